@@ -1,0 +1,85 @@
+"""What every recurrent cell is: parameter shapes, one reference step, and a fused pass through a whole sequence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+"""Parameters by name, each with a leading member axis K."""
+
+State = tuple[Tensor, ...]
+"""What a cell carries from step to step, each ``[K, B, H]``; the first is what readout and recurrence see."""
+
+Drive = tuple[Tensor, ...]
+"""The input's part of the net input, each ``[K, T, B, G*H]``: ``(mean,)``, or ``(mean, variance)`` in fast dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tape:
+    """What a forward pass leaves for the backward pass.
+
+    ``states`` holds ``[K, T, B, H]``, the hidden state after every step; ``activations`` holds ``[K, T, B, G*H]``, the
+    units' values f(a_t) after their nonlinearities; ``saved`` is private to the cell.
+    """
+
+    states: Tensor
+    activations: Tensor
+    saved: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """What a backward pass yields: the error flow and the gradients.
+
+    ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient of the drive's mean; ``drive`` holds the
+    gradients of all parts of the drive; ``weights`` those of the recurrent parameters; ``carousel`` is dE/dc_t,
+    ``[K, T, B, H]``, for cells that have one.
+    """
+
+    net: Tensor
+    drive: Drive
+    weights: dict[str, Tensor]
+    carousel: Tensor | None
+
+
+class Cell(ABC):
+    """A recurrent cell for a stack of K networks of the same shape.
+
+    The weights a cell sees are its recurrent parameters alone; input projection and readout belong to the network.
+    ``recurrent`` is laid out ``[K, H, G*H]``, so that the net input is ``state @ recurrent``.
+    """
+
+    source: ClassVar[str]
+    n_gates: int
+
+    @abstractmethod
+    def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the recurrent parameters of one member, without the member axis."""
+
+    @abstractmethod
+    def start(self, drive: Drive) -> State:
+        """The zero state that fits the drive."""
+
+    @abstractmethod
+    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+        """One step of the recurrence, differentiable by autograd: the reference.
+
+        ``drive`` parts are ``[K, B, G*H]``; ``mask`` ``[K, B, H]`` multiplies the previous hidden state on its way into
+        the recurrent product (recurrent dropout; already divided by p_keep).
+        """
+
+    @abstractmethod
+    def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+        """The whole sequence from the zero state; ``mask`` is ``[K, T, B, H]``."""
+
+    @abstractmethod
+    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+        """Backpropagation through time, written by hand.
+
+        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps.
+        """

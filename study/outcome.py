@@ -1,0 +1,137 @@
+"""What a trial leaves behind: what it measured, and in which state it ended."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How a trial ended; the values are the words users see."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class TrialKey:
+    """The join key of a trial, the same in the search storage and in the tracking store."""
+
+    study: str
+    model: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.study}/{self.model}/{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One value of one metric after ``update`` parameter updates, with the wall clock time it was measured at."""
+
+    name: str
+    value: float
+    update: int
+    time_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """Result of one evaluation at one sequence length."""
+
+    length: int
+    lag: int
+    n_failed: int
+    n_sequences: int
+
+    @property
+    def error(self) -> float:
+        """Share of failed sequences."""
+        return self.n_failed / self.n_sequences
+
+    @property
+    def solved(self) -> bool:
+        """Fewer than 1 % of the sequences are failed."""
+        return 100 * self.n_failed < self.n_sequences
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson 95 % interval of the error."""
+        return wilson_interval(self.n_failed, self.n_sequences)
+
+
+def wilson_interval(n_failed: int, n_sequences: int) -> tuple[float, float]:
+    """Wilson 95 % score interval of a proportion.
+
+    ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` with z = 1.959964, the normal 97.5 % quantile.
+
+    Args:
+        n_failed: number of failures, 0 <= n_failed <= n_sequences.
+        n_sequences: number of trials, > 0.
+
+    Returns:
+        Lower and upper bound, both in [0, 1].
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22:209. Differs: nothing.
+    """
+    z = 1.959963984540054
+    p = n_failed / n_sequences
+    centre = p + z * z / (2 * n_sequences)
+    half = z * math.sqrt(p * (1 - p) / n_sequences + z * z / (4 * n_sequences**2))
+    scale = 1 + z * z / n_sequences
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All that is known of a trial once it has ended.
+
+    ``rungs`` are the evaluations of the final ladder in increasing length, up to and including the first unsolved one.
+    ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer; ``metrics`` holds the last value of every metric.
+    ``reason`` is empty, or says why the trial failed.
+    """
+
+    status: Status
+    dependency_length: int
+    skill: float
+    diverged: bool
+    n_updates: int
+    rungs: tuple[Rung, ...] = ()
+    error_flow: tuple[float, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def value(self) -> float:
+        """The objective: dependency length plus partial credit for the first unsolved rung, in steps."""
+        return self.dependency_length + self.skill
+
+    @property
+    def best_rung(self) -> Rung | None:
+        """The longest solved rung, or else the first unsolved one; None where nothing was evaluated."""
+        solved = [rung for rung in self.rungs if rung.solved]
+        return solved[-1] if solved else (self.rungs[0] if self.rungs else None)
+
+    def to_json(self) -> str:
+        """Text that ``from_json`` reads back to an equal outcome; non-finite numbers included."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Outcome:
+        """The outcome that ``to_json`` wrote."""
+        raw = json.loads(text)
+        raw["status"] = Status(raw["status"])
+        raw["rungs"] = tuple(Rung(**rung) for rung in raw["rungs"])
+        raw["error_flow"] = tuple(raw["error_flow"])
+        return cls(**raw)
+
+
+def failed_outcome(reason: str) -> Outcome:
+    """The outcome of a trial that an exception ended: nothing measured, the reason kept."""
+    return Outcome(
+        status=Status.FAILED, dependency_length=0, skill=0.0, diverged=False, n_updates=0, reason=reason
+    )
