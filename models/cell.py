@@ -56,6 +56,8 @@ class Cell(ABC):
 
     source: ClassVar[str]
     n_gates: int
+    forget_gate: int | None = None
+    """Index of the gate whose bias is a hyperparameter, for cells that have one."""
 
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:

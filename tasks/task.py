@@ -21,17 +21,23 @@ class Batch:
     inputs: Tensor
     targets: Tensor
 
+    @property
+    def n_read(self) -> int:
+        """Number R of final steps that are answered."""
+        return self.targets.shape[-3 if self.targets.is_floating_point() else -2]
+
 
 class Task(ABC):
     """A problem in which something seen early decides an answer that is read at the last R steps.
 
     Outputs of a network are ``[K, R, B, n_out]`` (any leading axes are accepted); targets without a member axis are
-    shared by all members.
+    shared by all members. ``symbolic`` says whether inputs travel as codes.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     shortest_length: ClassVar[int]
+    symbolic: ClassVar[bool]
     n_in: int
     n_out: int
 

@@ -1,0 +1,229 @@
+"""A stack of whole networks: input projection, recurrent cell, linear readout, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import one_hot
+
+from models.cell import Cell, Drive, Flow, Tape, Weights
+from models.initial import INITIALISERS
+from models.unroll import unroll
+
+
+class Dropout(StrEnum):
+    """How noise is put on inputs and recurrent connections during training."""
+
+    NONE = "none"
+    DROPOUT = "dropout"
+    FAST = "fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Probability of keeping a unit, per member, each ``[K]`` in (0, 1]."""
+
+    inputs: Tensor
+    recurrent: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Uniform numbers in [0, 1) from which each member thresholds its own dropout masks.
+
+    ``inputs`` is ``[T, B, 1]`` for symbol codes (a whole symbol is dropped) or ``[T, B, n_in]``; ``recurrent`` is
+    ``[T, B, H]``. Where members draw their own batches, both carry a leading member axis.
+    """
+
+    inputs: Tensor
+    recurrent: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The shape of a network; its parameters live outside, in a mapping with a leading member axis.
+
+    ``a_t = x_t W_in + b + h_{t-1} W``, ``h_t = cell(a_t)``, ``y = h W_out + b_out`` at the last R steps, with ``input``
+    ``[K, n_in, G*H]``, ``bias`` ``[K, G*H]``, ``readout`` ``[K, H, n_out]``, ``readout_bias`` ``[K, n_out]`` and the cell's
+    own recurrent parameters.
+    """
+
+    cell: Cell
+    dropout: Dropout
+    n_in: int
+    n_hidden: int
+    n_out: int
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter of one member, in the order in which they are stored."""
+        width = self.cell.n_gates * self.n_hidden
+        return {
+            "input": (self.n_in, width),
+            "bias": (width,),
+            **self.cell.shapes(self.n_hidden),
+            "readout": (self.n_hidden, self.n_out),
+            "readout_bias": (self.n_out,),
+        }
+
+    def init(
+        self, generator: Generator, *, init: str, init_scale: float, input_scale: float, forget_bias: float
+    ) -> dict[str, Tensor]:
+        """Parameters of one member, float64 on the CPU.
+
+        Every recurrent block is ``init_scale`` times the named initialiser's matrix; input weights are Gaussian with
+        standard deviation ``input_scale / sqrt(n_in)``, readout weights with ``1 / sqrt(n_hidden)``; biases are zero but
+        for the forget gate's.
+        """
+        weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
+        blocks = [init_scale * INITIALISERS[init](generator, self.n_hidden) for _ in range(self.cell.n_gates)]
+        weights["recurrent"] = torch.cat(blocks, dim=1)
+        for name, scale in (("input", input_scale / self.n_in**0.5), ("readout", self.n_hidden**-0.5)):
+            weights[name].normal_(0.0, scale, generator=generator)
+        if self.cell.forget_gate is not None:
+            gate = self.cell.forget_gate
+            weights["bias"][gate * self.n_hidden : (gate + 1) * self.n_hidden] = forget_bias
+        return weights
+
+    def output(
+        self, weights: Weights, inputs: Tensor, *, keep: Keep | None, noise: Noise | None, n_read: int
+    ) -> Tensor:
+        """Outputs at the last ``n_read`` steps in training, ``[K, R, B, n_out]``, differentiable in the weights.
+
+        Args:
+            weights: all parameters, leading axis K.
+            inputs: codes ``[T, B]`` or values ``[T, B, n_in]``, or with a leading member axis.
+            keep: rates of this stack; None without dropout.
+            noise: what masks are made from; None unless the kind is ``dropout``.
+            n_read: number R of final steps that are read.
+        """
+        drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
+        return self._read(weights, unroll(self.cell, self.recurrent(weights), drive, mask, n_read))
+
+    @torch.inference_mode()
+    def infer(self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int) -> Tensor:
+        """Outputs as ``output`` gives them, without dropout noise, in memory that does not grow with T.
+
+        Fast dropout keeps propagating its moments: the network that is evaluated is the one that was trained.
+        """
+        recurrent = self.recurrent(weights)
+        length = inputs.shape[_time_axis(inputs)]
+        state = None
+        read = []
+        for t in range(length):
+            now = inputs.narrow(_time_axis(inputs), t, 1)
+            drives, gain = self.drive(weights, now, keep)
+            drive = tuple(part[:, 0] for part in drives)
+            state = self.cell.step(recurrent, state or self.cell.start(drive), drive, gain)
+            if t >= length - n_read:
+                read.append(state[0])
+        return self._read(weights, torch.stack(read, dim=1))
+
+    @torch.no_grad()
+    def flow(
+        self,
+        weights: Weights,
+        inputs: Tensor,
+        *,
+        keep: Keep | None,
+        n_read: int,
+        slope: Callable[[Tensor], Tensor],
+    ) -> tuple[Tape, Flow]:
+        """One noiseless pass forward and back: the tape of states and the error flow through them.
+
+        ``slope`` maps the outputs ``[K, R, B, n_out]`` to the gradient of the loss with respect to them.
+        """
+        drive, gain = self.drive(weights, inputs, keep)
+        recurrent = self.recurrent(weights)
+        tape = self.cell.forward(recurrent, drive, gain)
+        output = self._read(weights, tape.states[:, -n_read:])
+        cotangent = slope(output) @ weights["readout"].mT.unsqueeze(1)
+        return tape, self.cell.backward(recurrent, tape, gain, cotangent)
+
+    def recurrent(self, weights: Weights) -> Weights:
+        """The cell's own parameters."""
+        return {name: weights[name] for name in self.cell.shapes(self.n_hidden)}
+
+    def drive(self, weights: Weights, inputs: Tensor, keep: Keep | None) -> tuple[Drive, Tensor | None]:
+        """The input's part of the net input without sampled noise, and fast dropout's p_keep ``[K, 1, 1]`` or None."""
+        if self.dropout is not Dropout.FAST:
+            return (project(inputs, weights["input"], weights["bias"]),), None
+        if keep is None:
+            raise ValueError("fast dropout needs its rates, but got keep=None")
+        p_keep = keep.inputs[:, None, None]
+        mean = project(inputs, p_keep * weights["input"], weights["bias"])
+        # Var[z x] = p (1 - p) x^2: a dropped-out input is a Bernoulli variable times a constant.
+        squares = inputs if _is_code(inputs) else inputs.square()
+        variance = project(squares, p_keep * (1 - p_keep) * weights["input"].square(), None)
+        return (mean, variance), keep.recurrent[:, None, None]
+
+    def _noisy_drive(
+        self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise
+    ) -> tuple[Drive, Tensor | None]:
+        if keep is None:
+            raise ValueError("dropout needs its rates, but got keep=None")
+        mask = _mask(noise.inputs, keep.inputs)
+        if _is_code(inputs):
+            drive = project(inputs, weights["input"], None) * mask + weights["bias"][:, None, None]
+        else:
+            drive = project(inputs * mask, weights["input"], weights["bias"])
+        return (drive,), _mask(noise.recurrent, keep.recurrent)
+
+    def _read(self, weights: Weights, states: Tensor) -> Tensor:
+        return states @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
+
+
+def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """Input projection of a stack, ``[K, T, B, G*H]``.
+
+    Values ``[(K,) T, B, n_in]`` are multiplied by ``matrix`` ``[K, n_in, G*H]``; codes ``[(K,) T, B]`` select its rows,
+    which is the product with their one-hot vectors.
+    """
+    if _is_code(inputs):
+        table = matrix if bias is None else matrix + bias[:, None]
+        selected: Tensor = _Gather.apply(table, inputs)
+        return selected
+    product = inputs @ matrix.unsqueeze(1)
+    return product if bias is None else product + bias[:, None, None]
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of a stacked table by code; its gradient is one product with the one-hot matrix, not a scatter.
+
+    A scatter-add over T*B rows is serial and costs more than the recurrence itself at 50 units.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, table: Tensor, codes: Tensor) -> Tensor:
+        ctx.save_for_backward(codes)
+        ctx.n_in = table.shape[1]  # type: ignore[attr-defined]
+        shape = (table.shape[0], *codes.shape[-2:], table.shape[2])
+        if codes.ndim == 2:
+            return table.index_select(1, codes.flatten()).view(shape)
+        member = torch.arange(table.shape[0], device=codes.device)[:, None, None]
+        return table[member, codes]
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        (codes,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        n_in = ctx.n_in  # type: ignore[attr-defined]
+        hot = one_hot(codes.flatten(-2), n_in).to(gradient.dtype).mT
+        return hot @ gradient.flatten(1, 2), None
+
+
+def _is_code(inputs: Tensor) -> bool:
+    return not inputs.is_floating_point()
+
+
+def _time_axis(inputs: Tensor) -> int:
+    return inputs.ndim - (2 if _is_code(inputs) else 3)
+
+
+def _mask(uniform: Tensor, p_keep: Tensor) -> Tensor:
+    """Inverted dropout mask ``[K, T, B, F]``: 1 / p_keep with probability p_keep, else 0."""
+    p = p_keep[:, None, None, None].to(uniform.dtype)
+    return (uniform < p).to(uniform.dtype).div_(p)

@@ -1,0 +1,91 @@
+"""What a worker is told to do: a stack of members, the task, and how to train and measure them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Parameter = str | float | int
+"""A searched or fixed hyperparameter's value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """All that may differ between the members of a stack, and the dropout kind, which may not.
+
+    ``clip_norm`` is infinite where gradients are not clipped. ``momentum`` is read by heavy ball, Nesterov and Adam
+    (as beta_1), ``square_decay`` by RMSprop and Adam (as beta_2), ``forget_bias`` by cells with a forget gate.
+    """
+
+    init: str = "orthogonal"
+    init_scale: float = 1.0
+    input_scale: float = 1.0
+    forget_bias: float = 1.0
+    optimiser: str = "sgd"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    square_decay: float = 0.99
+    clip_norm: float = 1.0
+    dropout: str = "none"
+    p_drop_input: float = 0.0
+    p_drop_recurrent: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One trial's network: its Optuna number, its hyperparameters and the seed of its own random streams."""
+
+    number: int
+    hyperparameters: Hyperparameters
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """A task by name, with the parameters of its variant."""
+
+    name: str
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How every member of a study is trained and measured; lengths in time steps, the rest in updates or sequences.
+
+    Each update draws T uniformly from ``shortest`` to ``longest``, both included. ``rungs`` are the updates after which
+    the share ``keep`` of a stack goes on; there and every ``evaluate_every`` updates the ladder is climbed with
+    ``n_interim`` sequences per length, and with ``n_final`` when a member leaves.
+    """
+
+    n_updates: int
+    batch_size: int
+    shortest: int
+    longest: int
+    batches: Literal["shared", "own"]
+    report_every: int
+    evaluate_every: int
+    rungs: tuple[int, ...]
+    keep: float
+    ladder: tuple[int, ...]
+    n_interim: int
+    n_final: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackPlan:
+    """A group of one model's trials that are trained together; they share cell, sizes and dropout kind."""
+
+    study: str
+    model: str
+    cell: str
+    n_hidden: int
+    task: TaskPlan
+    training: TrainingPlan
+    seed: int
+    device: Literal["cpu", "cuda"]
+    members: tuple[Member, ...]
+
+    @property
+    def dropout(self) -> str:
+        """The dropout kind that all members share."""
+        return self.members[0].hyperparameters.dropout

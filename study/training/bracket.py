@@ -1,0 +1,158 @@
+"""The life of a stack: train, probe, climb, prune at rungs, until every member has left with its outcome."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from study.outcome import Metric, Outcome, Rung, Status
+from study.plan import StackPlan
+from study.training.ladder import dependency_length, skill
+from study.training.probe import Probe
+from study.training.stack import Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """A member that has left the stack: its Optuna number, its outcome and its parameters."""
+
+    number: int
+    outcome: Outcome
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What one call of ``Bracket.advance`` brought; metrics by trial number."""
+
+    n_updates: int
+    n_member_updates: int
+    training_s: float
+    metrics: dict[int, list[Metric]]
+    departures: list[Departure]
+
+
+class Bracket:
+    """A stack under successive halving; every decision is local to it and a pure function of its plan.
+
+    At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
+    member whose parameters are not finite, or that solves the whole ladder, leaves at once. Whoever leaves is measured
+    on ``n_final`` sequences that no decision was based on.
+
+    Source: Jamieson & Talwalkar 2016 (successive halving). Differs: one bracket, members may leave early.
+    """
+
+    def __init__(self, plan: StackPlan, stack: Stack | None = None) -> None:
+        """A bracket before its first update, or around a stack restored from a checkpoint."""
+        self.plan = plan
+        self.stack = Stack(plan) if stack is None else stack
+
+    @property
+    def done(self) -> bool:
+        """Whether every member has left."""
+        return not self.stack.members
+
+    def advance(self) -> Progress:
+        """Train to the next report, measure, and let go who has to leave."""
+        started = time.perf_counter()
+        n_updates = self._next_stop() - self.stack.n_updates
+        n_members = len(self.stack.members)
+        intervals = self.stack.train(n_updates)
+        training_s = time.perf_counter() - started
+        probes = self.stack.probe()
+        metrics = {
+            member.number: {"loss": interval.loss, **interval.metrics, **one.metrics}
+            for member, interval, one in zip(self.stack.members, intervals, probes, strict=True)
+        }
+        departures = self._depart(metrics, probes)
+        now, at = int(time.time() * 1000), self.stack.n_updates
+        return Progress(
+            n_updates=at,
+            n_member_updates=n_updates * n_members,
+            training_s=training_s,
+            metrics={
+                number: [Metric(name=k, value=v, update=at, time_ms=now) for k, v in row.items() if not math.isnan(v)]
+                for number, row in metrics.items()
+            },
+            departures=departures,
+        )
+
+    def _next_stop(self) -> int:
+        training, at = self.plan.training, self.stack.n_updates
+        reports = (at // training.report_every + 1) * training.report_every
+        evaluations = (at // training.evaluate_every + 1) * training.evaluate_every
+        rungs = [rung for rung in training.rungs if rung > at]
+        return min(reports, evaluations, training.n_updates, *rungs)
+
+    def _depart(self, metrics: dict[int, dict[str, float]], probes: Sequence[Probe]) -> list[Departure]:
+        """Decide who leaves, measure them finally, compact; adds interim results to ``metrics``."""
+        training, at = self.plan.training, self.stack.n_updates
+        alive = range(len(self.stack.members))
+        leaving: dict[int, Status] = {}
+        diverged = self.stack.diverged()
+        if at == training.n_updates:
+            leaving = dict.fromkeys(alive, Status.COMPLETE)
+        elif at in training.rungs or at % training.evaluate_every == 0:
+            leaving = self._halve(metrics)
+        leaving |= {k: Status.COMPLETE for k in alive if diverged[k]}
+        if not leaving:
+            return []
+        order = sorted(leaving)
+        final = dict(zip(order, self.stack.evaluate("final", training.n_final, order), strict=True))
+        for k in order:
+            # The interim sequences said "solved"; the final ones decide.
+            unpruned = at < training.n_updates and leaving[k] is Status.COMPLETE and not diverged[k]
+            if unpruned and not _solved_all(final[k], training.ladder):
+                del leaving[k]
+        departures = [
+            Departure(
+                number=self.stack.members[k].number,
+                outcome=self._outcome(leaving[k], final[k], diverged[k], probes[k]),
+                weights=self.stack.member_weights(k),
+            )
+            for k in sorted(leaving)
+        ]
+        self.stack.compact([k for k in alive if k not in leaving])
+        return departures
+
+    def _halve(self, metrics: dict[int, dict[str, float]]) -> dict[int, Status]:
+        """Who leaves at a rung or an evaluation, on interim sequences."""
+        training, at = self.plan.training, self.stack.n_updates
+        alive = list(range(len(self.stack.members)))
+        results = self.stack.evaluate(f"interim/{at}", training.n_interim, alive)
+        values = [self._value(rungs) for rungs in results]
+        for k, rungs in enumerate(results):
+            row = metrics[self.stack.members[k].number]
+            row["interim/dependency_length"] = dependency_length(rungs)
+            row["interim/objective"] = values[k]
+            row |= {f"interim/error/{rung.length}": rung.error for rung in rungs}
+        leaving = {k: Status.COMPLETE for k in alive if _solved_all(results[k], training.ladder)}
+        if at in training.rungs:
+            # Sorting is stable: of equals the earlier number stays.
+            ranked = sorted(alive, key=lambda k: -values[k])
+            losers = ranked[max(1, math.ceil(training.keep * len(alive))) :]
+            leaving |= {k: Status.PRUNED for k in losers if k not in leaving}
+        return leaving
+
+    def _outcome(self, status: Status, rungs: tuple[Rung, ...], diverged: bool, one: Probe) -> Outcome:
+        return Outcome(
+            status=status,
+            dependency_length=dependency_length(rungs),
+            skill=skill(rungs, self.stack.task.chance_error()),
+            diverged=diverged,
+            n_updates=self.stack.n_updates,
+            rungs=rungs,
+            error_flow=one.error_flow,
+            metrics=one.metrics,
+        )
+
+    def _value(self, rungs: Sequence[Rung]) -> float:
+        return dependency_length(rungs) + skill(rungs, self.stack.task.chance_error())
+
+
+def _solved_all(rungs: Sequence[Rung], ladder: Sequence[int]) -> bool:
+    return len(rungs) == len(ladder) and all(rung.solved for rung in rungs)

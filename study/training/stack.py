@@ -1,0 +1,216 @@
+"""A stack: K members of one shape, held in one flat tensor and trained together as one tensor program."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models import CELLS
+from models.network import Dropout, Keep, Network
+from study.outcome import Rung
+from study.plan import Member, StackPlan
+from study.seeds import stream
+from study.training.feed import Feed
+from study.training.ladder import climb
+from study.training.probe import Probe, probe
+from study.training.rule import RuleState, apply_update, coefficients, init_rule
+from tasks import TASKS, Task
+
+PROBE_SEQUENCES = 32
+"""Size of the probe batch; a standard error of the mean of about a sixth of the spread over sequences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Training statistics of one member over the updates of one call of ``train``.
+
+    ``loss`` is the mean training loss; ``metrics`` holds gradient norms and update ratios of the last update and the
+    clipped and non-finite share of all.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+
+
+class Stack:
+    """K members of one shape in training.
+
+    All parameters lie in ``flat`` ``[K, P]``, so that clipping, the update rule, compaction and checkpoints are single
+    operations; ``weights`` are views of it by name.
+    """
+
+    def __init__(
+        self, plan: StackPlan, *, members: Sequence[Member] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """The stack before its first update.
+
+        Args:
+            plan: what to train.
+            members: those of the plan's members that are held; all by default.
+            dtype: float32, or float64 in tests.
+        """
+        self.plan = plan
+        self.members = tuple(plan.members if members is None else members)
+        self.n_updates = 0
+        self.task: Task = TASKS[plan.task.name](**plan.task.parameters)
+        self.network = Network(
+            cell=CELLS[plan.cell],
+            dropout=Dropout(plan.dropout),
+            n_in=self.task.n_in,
+            n_hidden=plan.n_hidden,
+            n_out=self.task.n_out,
+        )
+        self.feed = Feed(self.task, self.network, plan.training, plan.seed, plan.device)
+        self._dtype = dtype
+        rows = [self._init_row(member) for member in self.members]
+        self._hold(torch.stack(rows).to(plan.device, dtype))
+        self._rule_state = init_rule(self.flat)
+
+    def train(self, n_updates: int) -> list[Interval]:
+        """Make updates, and tell what the training of each member looked like."""
+        loss_sum = torch.zeros(len(self.members), dtype=torch.float64, device=self.flat.device)
+        n_clipped, n_nonfinite = torch.zeros_like(loss_sum), torch.zeros_like(loss_sum)
+        last: dict[str, Tensor] = {}
+        for step in range(n_updates):
+            loss, gradient = self._loss_and_gradient()
+            norm = gradient.norm(dim=1, keepdim=True)
+            n_clipped += (norm > self._clip_norm)[:, 0]
+            n_nonfinite += ~norm.isfinite()[:, 0]
+            loss_sum += loss
+            before = self.flat.clone() if step == n_updates - 1 else None
+            if before is not None:
+                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm[:, 0]}
+            gradient *= (self._clip_norm / norm).clamp_(max=1)
+            self._rule_state = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
+            self.n_updates += 1
+            if before is not None:
+                moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
+                # A parameter that is still zero has no ratio yet: x / 0 = inf, 0 / 0 = nan, both left out.
+                last |= {name: moved[name] / size[name] for name in moved}
+        columns = {name: column.tolist() for name, column in last.items()}
+        columns["gradient/clipped_fraction"] = (n_clipped / n_updates).tolist()
+        columns["gradient/nonfinite"] = n_nonfinite.tolist()
+        losses = (loss_sum / n_updates).tolist()
+        return [
+            Interval(loss=losses[k], metrics={name: column[k] for name, column in columns.items()})
+            for k in range(len(self.members))
+        ]
+
+    def evaluate(self, purpose: str, n_sequences: int, indices: Sequence[int]) -> list[tuple[Rung, ...]]:
+        """Climb the ladder with the members at these indices, on sequences that the purpose names."""
+        index = torch.tensor(indices, device=self.flat.device, dtype=torch.int64)
+        keep = self._keep
+        return climb(
+            self.network,
+            {name: tensor[index] for name, tensor in self.weights.items()},
+            None if keep is None else Keep(inputs=keep.inputs[index], recurrent=keep.recurrent[index]),
+            self.task,
+            lengths=self.plan.training.ladder,
+            n_sequences=n_sequences,
+            draw=lambda length, n, part: self.feed.evaluation(purpose, length, n, part),
+        )
+
+    def probe(self) -> list[Probe]:
+        """Gradient statistics of every member on the study's probe batch, at the longest training length."""
+        batch = self.feed.evaluation("probe", self.plan.training.longest, PROBE_SEQUENCES, 0)
+        return probe(self.network, self.weights, self._keep, self.task, batch)
+
+    def diverged(self) -> list[bool]:
+        """Whether each member has a non-finite parameter."""
+        finite: list[bool] = self.flat.isfinite().all(dim=1).tolist()
+        return [not one for one in finite]
+
+    def compact(self, indices: Sequence[int]) -> None:
+        """Go on with the members at these indices only."""
+        index = torch.tensor(indices, device=self.flat.device, dtype=torch.int64)
+        self.members = tuple(self.members[k] for k in indices)
+        self._rule_state = RuleState(
+            velocity=self._rule_state.velocity[index],
+            square=self._rule_state.square[index],
+            n_updates=self._rule_state.n_updates,
+        )
+        self._hold(self.flat[index])
+
+    def member_weights(self, index: int) -> dict[str, Tensor]:
+        """Parameters of one member by name, without the member axis, as copies on the CPU."""
+        return {name: tensor[index].detach().cpu().clone() for name, tensor in self.weights.items()}
+
+    def load_weights(self, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        """Replace the parameters of every member by those that ``member_weights`` gave."""
+        rows = [torch.cat([row[name].flatten() for name in self.network.shapes()]) for row in weights]
+        self._hold(torch.stack(rows).to(self.flat))
+
+    def to_bytes(self) -> bytes:
+        """All that a restart needs beside the plan."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "numbers": [member.number for member in self.members],
+                "n_updates": self.n_updates,
+                "flat": self.flat.cpu(),
+                "velocity": self._rule_state.velocity.cpu(),
+                "square": self._rule_state.square.cpu(),
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, plan: StackPlan, data: bytes) -> Stack:
+        """The stack that ``to_bytes`` wrote, on the plan's device."""
+        saved = torch.load(io.BytesIO(data), weights_only=True, map_location=plan.device)
+        by_number = {member.number: member for member in plan.members}
+        stack = cls(plan, members=[by_number[number] for number in saved["numbers"]], dtype=saved["flat"].dtype)
+        stack.n_updates = saved["n_updates"]
+        stack._rule_state = RuleState(
+            velocity=saved["velocity"], square=saved["square"], n_updates=saved["n_updates"]
+        )
+        stack._hold(saved["flat"])
+        return stack
+
+    def _init_row(self, member: Member) -> Tensor:
+        h = member.hyperparameters
+        weights = self.network.init(
+            stream(member.seed, "init"),
+            init=h.init,
+            init_scale=h.init_scale,
+            input_scale=h.input_scale,
+            forget_bias=h.forget_bias,
+        )
+        return torch.cat([weights[name].flatten() for name in self.network.shapes()])
+
+    def _hold(self, flat: Tensor) -> None:
+        """Make ``flat`` the parameters, and derive all that hangs on them and on the members."""
+        self.flat = flat.contiguous()
+        self._splits: dict[str, slice] = {}
+        self.weights: dict[str, Tensor] = {}
+        start = 0
+        for name, shape in self.network.shapes().items():
+            end = start + torch.Size(shape).numel()
+            self._splits[name] = slice(start, end)
+            view = self.flat[:, start:end].view(len(self.members), *shape)
+            self.weights[name] = view.detach().requires_grad_()
+            start = end
+        every = [member.hyperparameters for member in self.members]
+        self._coefficients = coefficients(every, self.flat)
+        self._clip_norm = self.flat.new_tensor([h.clip_norm for h in every])[:, None]
+        self._keep = None
+        if self.network.dropout is not Dropout.NONE:
+            self._keep = Keep(
+                inputs=self.flat.new_tensor([1 - h.p_drop_input for h in every]),
+                recurrent=self.flat.new_tensor([1 - h.p_drop_recurrent for h in every]),
+            )
+
+    def _loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        batch, noise = self.feed.draw(self.n_updates, self.members)
+        output = self.network.output(self.weights, batch.inputs, keep=self._keep, noise=noise, n_read=batch.n_read)
+        loss = self.task.loss(batch, output)
+        gradients = torch.autograd.grad(loss.sum(), list(self.weights.values()))
+        return loss.detach(), torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+
+    def _norms(self, flat: Tensor, prefix: str) -> dict[str, Tensor]:
+        return {f"{prefix}/{name}": flat[:, part].norm(dim=1) for name, part in self._splits.items()}
