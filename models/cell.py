@@ -56,6 +56,8 @@ class Cell(ABC):
 
     source: ClassVar[str]
     n_gates: int
+    candidate_gate: int
+    """Index of the block whose recurrent matrix and net input stand for the cell in the statistics."""
     forget_gate: int | None = None
     """Index of the gate whose bias is a hyperparameter, for cells that have one."""
 
@@ -72,12 +74,13 @@ class Cell(ABC):
         """One step of the recurrence, differentiable by autograd: the reference.
 
         ``drive`` parts are ``[K, B, G*H]``; ``mask`` ``[K, B, H]`` multiplies the previous hidden state on its way into
-        the recurrent product (recurrent dropout; already divided by p_keep).
+        the recurrent product (recurrent dropout; already divided by p_keep). Fast dropout draws nothing: there ``mask``
+        is the probability of keeping a recurrent unit, ``[K, 1, 1]``.
         """
 
     @abstractmethod
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        """The whole sequence from the zero state; ``mask`` is ``[K, T, B, H]``."""
+        """The whole sequence from the zero state; ``mask`` is ``[K, T, B, H]``, or as ``step`` says."""
 
     @abstractmethod
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -85,3 +88,7 @@ class Cell(ABC):
 
         ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps.
         """
+
+    @abstractmethod
+    def relative_slope(self, activations: Tensor) -> Tensor:
+        """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a): the shape of ``activations``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models import CELLS
+from models import CELLS, FAST_CELLS
 from models.network import Dropout, Keep, Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
@@ -57,9 +57,10 @@ class Stack:
         self.members = tuple(plan.members if members is None else members)
         self.n_updates = 0
         self.task: Task = TASKS[plan.task.name](**plan.task.parameters)
+        dropout = Dropout(plan.dropout)
         self.network = Network(
-            cell=CELLS[plan.cell],
-            dropout=Dropout(plan.dropout),
+            cell=(FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell],
+            dropout=dropout,
             n_in=self.task.n_in,
             n_hidden=plan.n_hidden,
             n_out=self.task.n_out,
