@@ -10,11 +10,18 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a trial ended; the values are the words users see."""
+    """Where a trial is, or how it ended; the values are the words users see."""
 
+    WAITING = "waiting"
+    RUNNING = "running"
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the trial has ended for good."""
+        return self not in {Status.WAITING, Status.RUNNING}
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -132,6 +139,4 @@ class Outcome:
 
 def failed_outcome(reason: str) -> Outcome:
     """The outcome of a trial that an exception ended: nothing measured, the reason kept."""
-    return Outcome(
-        status=Status.FAILED, dependency_length=0, skill=0.0, diverged=False, n_updates=0, reason=reason
-    )
+    return Outcome(status=Status.FAILED, dependency_length=0, skill=0.0, diverged=False, n_updates=0, reason=reason)

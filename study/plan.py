@@ -1,12 +1,35 @@
-"""What a worker is told to do: a stack of members, the task, and how to train and measure them."""
+"""What a study consists of, and what a worker is told to do: plain values that every room understands."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Parameter = str | float | int
 """A searched or fixed hyperparameter's value."""
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """All numbers from ``low`` to ``high``, searched uniformly, or uniformly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """A closed set of values, searched without order."""
+
+    values: tuple[Parameter, ...]
+
+
+Domain = Interval | Choices | Parameter
+"""Where a hyperparameter may lie; a plain value is fixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +68,7 @@ class TaskPlan:
     """A task by name, with the parameters of its variant."""
 
     name: str
-    parameters: dict[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +105,56 @@ class StackPlan:
     task: TaskPlan
     training: TrainingPlan
     seed: int
-    device: Literal["cpu", "cuda"]
+    device: Device
     members: tuple[Member, ...]
 
     @property
     def dropout(self) -> str:
         """The dropout kind that all members share."""
         return self.members[0].hyperparameters.dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """One of the networks that a study compares, and where its hyperparameters are searched.
+
+    ``member_seed`` fixes the random streams of its members; by default they follow from the trial's number.
+    """
+
+    name: str
+    cell: str
+    n_hidden: int
+    space: Mapping[str, Domain]
+    member_seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """How hyperparameters are chosen: ``n_trials`` for each model, in rounds of ``stack_size``.
+
+    Round n of a model is asked once its rounds up to n - ``look_back`` have been told; the first ``n_startup`` trials
+    are drawn at random.
+    """
+
+    sampler: Literal["tpe", "random", "grid"]
+    n_trials: int
+    stack_size: int
+    look_back: int
+    n_startup: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """A whole study: one search for each model, all on the same task, budget and training."""
+
+    name: str
+    seed: int
+    task: TaskPlan
+    training: TrainingPlan
+    search: SearchPlan
+    models: tuple[ModelPlan, ...]
+    device: Device
+
+    def model(self, name: str) -> ModelPlan:
+        """The model of this name; KeyError if the study has none."""
+        return {model.name: model for model in self.models}[name]

@@ -1,0 +1,1 @@
+"""Stacks on workers, by Ray Tune."""

@@ -1,0 +1,1 @@
+"""The search for hyperparameters and its record, in Optuna."""

@@ -1,0 +1,1 @@
+"""Curves, figures and weights, in MLflow."""

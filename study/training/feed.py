@@ -46,7 +46,8 @@ class Feed:
         if not present:
             return batch, None
         return batch, Noise(
-            inputs=torch.stack([one.inputs for one in present]), recurrent=torch.stack([one.recurrent for one in present])
+            inputs=torch.stack([one.inputs for one in present]),
+            recurrent=torch.stack([one.recurrent for one in present]),
         )
 
     def evaluation(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:

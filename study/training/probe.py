@@ -181,5 +181,3 @@ def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:
         "state/dead": (tape.states == 0).all(dim=2).all(dim=1).float().mean(1),
         "state/activity": tape.states.abs().flatten(1).mean(1),
     }
-
-

@@ -62,9 +62,7 @@ def coefficients(members: Sequence[Hyperparameters], like: Tensor) -> Coefficien
     return Coefficients(
         learning_rate=column([m.learning_rate for m in members]),
         momentum=column(momentum),
-        gradient_share=column(
-            [1 - mu if name == "adam" else 1.0 for mu, name in zip(momentum, names, strict=True)]
-        ),
+        gradient_share=column([1 - mu if name == "adam" else 1.0 for mu, name in zip(momentum, names, strict=True)]),
         lookahead=column([float(name == "nesterov") for name in names]),
         square_decay=column([m.square_decay for m in members]),
         adaptive=column([float(name in {"rmsprop", "adam"}) for name in names]) > 0,

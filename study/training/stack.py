@@ -167,9 +167,7 @@ class Stack:
         by_number = {member.number: member for member in plan.members}
         stack = cls(plan, members=[by_number[number] for number in saved["numbers"]], dtype=saved["flat"].dtype)
         stack.n_updates = saved["n_updates"]
-        stack._rule_state = RuleState(
-            velocity=saved["velocity"], square=saved["square"], n_updates=saved["n_updates"]
-        )
+        stack._rule_state = RuleState(velocity=saved["velocity"], square=saved["square"], n_updates=saved["n_updates"])
         stack._hold(saved["flat"])
         return stack
 

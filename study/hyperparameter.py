@@ -1,0 +1,166 @@
+"""Every hyperparameter by name: what it means, which values make sense, where it is searched, when it applies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+from models import CELLS, FAST_CELLS
+from models.initial import INITIALISERS
+from models.network import Dropout
+from study.errors import must, unknown_name
+from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
+from study.training.rule import OPTIMISERS
+
+Chosen = Mapping[str, Parameter]
+"""The hyperparameters of a trial that are decided so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """A dimension of the search.
+
+    ``names`` are the valid values of a categorical hyperparameter; a numeric one must lie between ``low`` and ``high``,
+    bounds excluded where ``open_low`` or ``open_high`` says so. ``applies`` tells, from the cell and what is chosen so
+    far, whether the hyperparameter has any effect.
+    """
+
+    meaning: str
+    default: Domain
+    names: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    applies: Callable[[str, Chosen], bool] = lambda cell, chosen: True
+
+    def accepts(self, value: Parameter) -> bool:
+        """Whether the value makes sense for this hyperparameter."""
+        if self.names:
+            return value in self.names
+        if isinstance(value, str | bool) or math.isnan(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def check(self, where: str, domain: Domain) -> None:
+        """Raise ValueError, with ``where`` in its sentence, unless every value of the domain makes sense."""
+        values: tuple[Parameter, ...]
+        if isinstance(domain, Interval):
+            low, high = domain.low, domain.high
+            must(not self.names, f"{where} must be {self.rule}", "got an interval")
+            must(math.isfinite(high - low), f"{where}: an interval must be finite", f"got {low:g} to {high:g}")
+            must(low < high, f"{where}: low < high must hold", f"got {low:g} and {high:g}")
+            must(not domain.log or low > 0, f"{where}: low > 0 must hold with log", f"got {low:g}")
+            values = (low, high)
+        elif isinstance(domain, Choices):
+            values = domain.values
+            must(len(set(values)) == len(values), f"{where}: choices must differ", f"got {', '.join(map(str, values))}")
+        else:
+            values = (domain,)
+        for value in values:
+            if self.names and value not in self.names:
+                raise ValueError(f"{where}: {unknown_name('value', str(value), self.names)}")
+            must(self.accepts(value), f"{where} must be {self.rule}", f"got {value}")
+
+    @property
+    def rule(self) -> str:
+        """What ``accepts`` demands, in words."""
+        if self.names:
+            return f"one of {', '.join(self.names)}"
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
+
+
+def _dropped(cell: str, chosen: Chosen) -> bool:
+    return chosen["dropout"] != Dropout.NONE
+
+
+HYPERPARAMETERS: dict[str, Hyperparameter] = {
+    "init": Hyperparameter(
+        meaning="how recurrent weights are initialised",
+        default=Choices(values=tuple(INITIALISERS)),
+        names=tuple(INITIALISERS),
+    ),
+    "init_scale": Hyperparameter(
+        meaning="factor of the initial recurrent weights",
+        default=Interval(low=0.5, high=2.0, log=True),
+        low=0,
+        high=1e3,
+    ),
+    "input_scale": Hyperparameter(
+        meaning="standard deviation of the initial input weights times sqrt(n_in)", default=1.0, low=0, high=1e3
+    ),
+    "forget_bias": Hyperparameter(
+        meaning="initial bias of the forget gate",
+        default=Interval(low=0.0, high=5.0),
+        low=-100,
+        high=100,
+        applies=lambda cell, chosen: CELLS[cell].forget_gate is not None,
+    ),
+    "optimiser": Hyperparameter(
+        meaning="update rule", default=Choices(values=tuple(OPTIMISERS)), names=tuple(OPTIMISERS)
+    ),
+    "learning_rate": Hyperparameter(
+        meaning="step size of the update rule",
+        default=Interval(low=1e-4, high=1.0, log=True),
+        low=0,
+        high=1e3,
+        open_low=True,
+    ),
+    "momentum": Hyperparameter(
+        meaning="decay of the velocity; Adam's beta_1",
+        default=Interval(low=0.5, high=0.99),
+        low=0,
+        high=1,
+        open_high=True,
+        applies=lambda cell, chosen: chosen["optimiser"] in {"heavy_ball", "nesterov", "adam"},
+    ),
+    "square_decay": Hyperparameter(
+        meaning="decay of the running mean square; Adam's beta_2",
+        default=0.99,
+        low=0,
+        high=1,
+        open_high=True,
+        applies=lambda cell, chosen: chosen["optimiser"] in {"rmsprop", "adam"},
+    ),
+    "clip_norm": Hyperparameter(
+        meaning="largest gradient norm; longer gradients are scaled to it", default=1.0, low=0, open_low=True
+    ),
+    "dropout": Hyperparameter(
+        meaning="kind of dropout", default=Choices(values=tuple(map(str, Dropout))), names=tuple(map(str, Dropout))
+    ),
+    "p_drop_input": Hyperparameter(
+        meaning="probability of dropping an input",
+        default=Interval(low=0.0, high=0.5),
+        low=0,
+        high=1,
+        open_high=True,
+        applies=_dropped,
+    ),
+    "p_drop_recurrent": Hyperparameter(
+        meaning="probability of dropping a recurrent connection's unit",
+        default=Interval(low=0.0, high=0.5),
+        low=0,
+        high=1,
+        open_high=True,
+        applies=_dropped,
+    ),
+}
+"""In an order in which every condition only looks back."""
+
+
+def default_domain(name: str, cell: str) -> Domain:
+    """Where a hyperparameter is searched for a cell unless the study says otherwise."""
+    domain = HYPERPARAMETERS[name].default
+    if name == "dropout" and isinstance(domain, Choices) and cell not in FAST_CELLS:
+        return Choices(values=tuple(kind for kind in domain.values if kind != Dropout.FAST))
+    return domain
+
+
+def hyperparameters(parameters: Chosen) -> Hyperparameters:
+    """The record that training reads; what a trial leaves out, because it does not apply, takes its default."""
+    known = {field.name for field in fields(Hyperparameters)}
+    return Hyperparameters(**{name: value for name, value in parameters.items() if name in known})  # type: ignore[arg-type]

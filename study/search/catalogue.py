@@ -1,0 +1,198 @@
+"""The studies in a storage: what was asked for, in which state each is, and who runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+
+from study.errors import LonglagError, UserError, unknown_name
+from study.outcome import TrialKey
+from study.plan import Device
+from study.record import TrialRecord
+from study.search.model_search import read_record
+from study.search.storage import persist
+
+SPEC, DEVICE, STATE, OWNER, STOP, TRACKING = (
+    f"longlag:{name}" for name in ("spec", "device", "state", "owner", "stop", "tracking")
+)
+
+LEASE_S = 60.0
+"""A run on another machine that has shown no sign of life for this long is dead."""
+
+
+class StudyState(StrEnum):
+    """Where a study is; the values are the words users see."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """The process that runs a study: ``beat_s`` is when it last showed life, in seconds since 1970."""
+
+    token: str
+    host: str
+    pid: int
+    started: str
+    beat_s: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there, or on another machine was there a minute ago."""
+        if self.host == socket.gethostname():
+            return _process_start(self.pid) == self.started
+        return time.time() - self.beat_s < LEASE_S
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A study as it lies in the storage; ``specification`` is the YAML that was launched."""
+
+    name: str
+    specification: str
+    device: Device
+    state: StudyState
+    owner: Owner | None
+    stop_requested: bool
+    tracking_uri: str
+
+
+class Catalogue:
+    """The studies in one storage.
+
+    A study is an Optuna study of its name without trials, which holds the header, and one ``name/model`` for each model.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        """The catalogue of an open storage."""
+        self._storage = storage
+
+    def names(self) -> list[str]:
+        """Names of all studies, in order of creation."""
+        return [study.study_name for study in self._frozen() if SPEC in study.user_attrs]
+
+    def find(self, name: str) -> Header | None:
+        """The study of this name, or None."""
+        attributes = {study.study_name: study.user_attrs for study in self._frozen()}.get(name)
+        if attributes is None or SPEC not in attributes:
+            return None
+        owner = Owner(**json.loads(attributes[OWNER])) if attributes.get(OWNER) else None
+        state = StudyState(attributes[STATE])
+        if state is StudyState.RUNNING and (owner is None or not owner.alive):
+            state = StudyState.INTERRUPTED
+        return Header(
+            name=name,
+            specification=attributes[SPEC],
+            device=attributes[DEVICE],
+            state=state,
+            owner=owner if owner is not None and owner.alive else None,
+            stop_requested=bool(attributes.get(STOP)),
+            tracking_uri=attributes[TRACKING],
+        )
+
+    def get(self, name: str) -> Header:
+        """The study of this name; raises UserError if there is none."""
+        header = self.find(name)
+        if header is None:
+            raise UserError(unknown_name("study", name, self.names()))
+        return header
+
+    def create(self, name: str, *, specification: str, device: Device, tracking_uri: str) -> None:
+        """Enter a new study; its specification comes last, and makes it one."""
+        try:
+            persist(lambda: optuna.create_study(storage=self._storage, study_name=name, direction="maximize"))
+        except DuplicatedStudyError:
+            if self.find(name) is not None:
+                raise UserError(f"a study's name must be new, but {name!r} exists") from None
+        for key, value in ((DEVICE, device), (TRACKING, tracking_uri), (STATE, StudyState.STOPPED)):
+            self._set(name, key, str(value))
+        self._set(name, SPEC, specification)
+
+    def acquire(self, name: str) -> Owner:
+        """Take the lease of a study and mark it as running; raises UserError while somebody else has it."""
+        holder = self.get(name).owner
+        if holder is not None:
+            raise UserError(f"a study must be run by one process at a time, but {name!r} is run by {holder}")
+        owner = Owner(
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=_process_start(os.getpid()),
+            beat_s=time.time(),
+        )
+        self._set(name, STOP, "")
+        self._set(name, OWNER, json.dumps(asdict(owner)))
+        self._set(name, STATE, StudyState.RUNNING)
+        self.beat(name, owner)
+        return owner
+
+    def beat(self, name: str, owner: Owner) -> None:
+        """Show a sign of life; raises LonglagError if another process has taken the lease over."""
+        attributes = persist(lambda: self._storage.get_study_user_attrs(self._id(name)))
+        if json.loads(attributes[OWNER])["token"] != owner.token:
+            raise LonglagError(f"study {name!r} has been taken over by another process")
+        self._set(name, OWNER, json.dumps(asdict(owner) | {"beat_s": time.time()}))
+
+    def release(self, name: str, state: StudyState) -> None:
+        """Give the lease back and leave the study in this state."""
+        self._set(name, STATE, state)
+        self._set(name, OWNER, "")
+
+    def request_stop(self, name: str) -> None:
+        """Ask whoever runs the study to stop."""
+        self._set(name, STOP, "yes")
+
+    def stop_requested(self, name: str) -> bool:
+        """Whether the study has been asked to stop since it was acquired."""
+        return bool(persist(lambda: self._storage.get_study_user_attrs(self._id(name))).get(STOP))
+
+    def records(self, name: str) -> list[TrialRecord]:
+        """All trials of a study, by model and number."""
+        found: list[TrialRecord] = []
+        for study in self._frozen():
+            owner, _, model = study.study_name.partition("/")
+            if owner == name and model:
+                trials = persist(
+                    lambda study_id=study._study_id: self._storage.get_all_trials(study_id, deepcopy=False)
+                )
+                found += [
+                    read_record(TrialKey(study=name, model=model, number=trial.number), trial, study.user_attrs)
+                    for trial in trials
+                ]
+        return found
+
+    def _frozen(self) -> list[optuna.study._frozen.FrozenStudy]:
+        return persist(self._storage.get_all_studies)
+
+    def _id(self, name: str) -> int:
+        return self._storage.get_study_id_from_name(name)
+
+    def _set(self, name: str, key: str, value: str) -> None:
+        persist(lambda: self._storage.set_study_user_attr(self._id(name), key, value))
+
+
+def _process_start(pid: int) -> str:
+    """When a process of this machine started, so that a reused pid is not mistaken for it; empty if there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "" if not Path("/proc").exists() else "gone"
+    return "gone" if fields[0] == "Z" else fields[19]

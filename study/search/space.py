@@ -1,0 +1,32 @@
+"""Drawing a trial's hyperparameters from a model's space, through Optuna's define-by-run interface."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from optuna.trial import Trial
+
+from study.hyperparameter import HYPERPARAMETERS
+from study.plan import Choices, Interval, ModelPlan, Parameter
+
+
+def suggest(trial: Trial, model: ModelPlan) -> dict[str, Parameter]:
+    """All hyperparameters of a trial that apply, fixed ones included; only searched ones become Optuna parameters."""
+    chosen: dict[str, Parameter] = {}
+    for name, rule in HYPERPARAMETERS.items():
+        if not rule.applies(model.cell, chosen):
+            continue
+        domain = model.space[name]
+        if isinstance(domain, Interval):
+            chosen[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+        elif isinstance(domain, Choices):
+            chosen[name] = trial.suggest_categorical(name, domain.values)
+        else:
+            chosen[name] = domain
+    return chosen
+
+
+def grid(model: ModelPlan) -> list[dict[str, Parameter]]:
+    """The points of a space of choices and fixed values, in the order in which the choices are written."""
+    axes = {name: domain.values for name, domain in model.space.items() if isinstance(domain, Choices)}
+    return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]

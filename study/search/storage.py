@@ -1,0 +1,74 @@
+"""Opening the Optuna storage, and riding out its short absences."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from study.errors import LonglagError, UserError
+
+PATIENCE_S = 120.0
+"""How long a running study waits for a storage that has gone away, a restart of PostgreSQL included."""
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage at a SQLAlchemy URL, created if it is an SQLite file that does not exist.
+
+    Raises:
+        UserError: the URL makes no sense, or nothing answers there.
+    """
+    try:
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() == "sqlite":
+            options = {"connect_args": {"timeout": 60}}
+            if parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        else:
+            options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
+        return get_storage(RDBStorage(url, engine_kwargs=options))
+    except (ArgumentError, NoSuchModuleError, ImportError):
+        raise UserError(
+            "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "
+            f"but got {url.split('@')[-1]!r}"
+        ) from None
+    except (OSError, SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise UserError(f"the storage {shown} does not answer: {_reason(error)}") from None
+
+
+def persist(call: Callable[[], T], *, patience_s: float = PATIENCE_S, pause_s: float = 1.0) -> T:
+    """The result of a call to the storage, tried again while the storage does not answer.
+
+    Raises:
+        LonglagError: it still does not after ``patience_s`` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return call()
+        except (OperationalError, StorageInternalError) as error:
+            if time.monotonic() >= deadline:
+                raise LonglagError(f"the storage has not answered for {patience_s:.0f} s: {_reason(error)}") from error
+            _log.warning("the storage does not answer, trying again: %s", _reason(error))
+            time.sleep(pause_s)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line; SQLAlchemy and Optuna wrap the driver's own words in paragraphs."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,114 @@
+"""Study files: reading them, changing them by dotted keys, writing them. The only place that knows YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from study.errors import UserError, unknown_name
+from study.spec import HalvingSpec, ModelSpec, RangeSpec, SearchSpec, Spec, TrainingSpec
+
+
+def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | None = None) -> Spec:
+    """The study file at a path, or the preset of this name, with ``key=value`` settings put in by dotted key.
+
+    Raises:
+        UserError: there is no such file or preset, or what it says makes no sense.
+    """
+    path = Path(path_or_preset)
+    if path_or_preset in presets():
+        text = (resources.files("study") / "presets" / f"{path_or_preset}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif path.suffix in {".yaml", ".yml", ".json"} or "/" in path_or_preset:
+        raise UserError(f"there is no study file {path_or_preset}")
+    else:
+        raise UserError(unknown_name("preset", path_or_preset, presets()))
+    return parse_spec(text, settings, name=name, source=path_or_preset)
+
+
+def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = None, source: str = "the study") -> Spec:
+    """The spec that a YAML (or JSON) text describes; see ``load_spec``."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{source} must be a mapping of keys to values, but it is not")
+    for setting in settings:
+        _put(raw, setting)
+    if name is not None:
+        raw["name"] = name
+    try:
+        return Spec.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(error)}") from None
+
+
+def presets() -> dict[str, str]:
+    """Names and descriptions of the study files that ship with the package."""
+    folder = resources.files("study") / "presets"
+    found = {Path(entry.name).stem: entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return {
+        stem: str(yaml.safe_load(found[stem].read_text(encoding="utf-8")).get("description", "")).strip()
+        for stem in sorted(found)
+    }
+
+
+def dump_spec(spec: Spec) -> str:
+    """Text that ``parse_spec`` reads back to an equal spec."""
+    return yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+
+
+def _put(raw: dict[str, Any], setting: str) -> None:
+    """Set one dotted key to a YAML value, in place."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set must be key=value, but got {setting!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key} must be a YAML value, but got {text!r}") from None
+    *parents, last = key.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise UserError(f"--set {key}: {parent} must be a section, but it is a value")
+    raw[last] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of pydantic's complaints as a sentence: key, rule, value."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(
+        str(part) for part in first["loc"] if not str(part).endswith(("Spec", "]")) or part in HYPERPARAMETERS
+    )
+    if first["type"] == "extra_forbidden":
+        *parents, key = first["loc"]
+        section = _section(parents)
+        inside = ".".join(map(str, parents)) or "the top level"
+        return f"{unknown_name('key', str(key), list(section.model_fields))} (at {inside})"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        return f"{where}: {message}" if where else message
+    if first["type"] == "missing":
+        return f"the key {where} must be given, but it is not"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, but got {first['input']!r}"
+
+
+def _section(parents: Sequence[str | int]) -> type[BaseModel]:
+    sections: dict[str, type[BaseModel]] = {
+        "training": TrainingSpec,
+        "halving": HalvingSpec,
+        "search": SearchSpec,
+    }
+    if not parents:
+        return Spec
+    if parents[0] == "models" and len(parents) == 2:
+        return ModelSpec
+    return sections.get(str(parents[0]), RangeSpec)
