@@ -85,9 +85,7 @@ def _put(raw: dict[str, Any], setting: str) -> None:
 def _sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as a sentence: key, rule, value."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(
-        str(part) for part in first["loc"] if not str(part).endswith(("Spec", "]")) or part in HYPERPARAMETERS
-    )
+    where = ".".join(str(part) for part in first["loc"] if not str(part).endswith(("Spec", "]")))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
         section = _section(parents)

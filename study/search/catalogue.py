@@ -7,7 +7,6 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -78,7 +77,7 @@ class Header:
 class Catalogue:
     """The studies in one storage.
 
-    A study is an Optuna study of its name without trials, which holds the header, and one ``name/model`` for each model.
+    A study is an Optuna study of its name without trials, which holds the header, and one ``name/model`` per model.
     """
 
     def __init__(self, storage: BaseStorage) -> None:
@@ -190,9 +189,14 @@ class Catalogue:
 
 
 def _process_start(pid: int) -> str:
-    """When a process of this machine started, so that a reused pid is not mistaken for it; empty if there is none."""
+    """What tells a process of this machine from a later one with the same pid; "gone" if there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "gone" if fields[0] == "Z" else fields[19]
     except OSError:
-        return "" if not Path("/proc").exists() else "gone"
-    return "gone" if fields[0] == "Z" else fields[19]
+        pass
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return "gone"
+    return "unknown"

@@ -34,9 +34,9 @@ _STATUS = {
 class ModelSearch:
     """Asks for trials and is told their outcomes; everything is in the storage when a call returns.
 
-    The points come from a copy of the study in memory, asked through Optuna's ordinary interface; the trial with all its
-    parameters then enters the storage in one transaction, so that a crash leaves no trial half made. Each number has
-    a sampler of its own, seeded by number: a search that is killed and opened again asks the same.
+    The points come from a copy of the study in memory, asked through Optuna's ordinary interface; the trial with all
+    its parameters then enters the storage in one transaction, so that a crash leaves no trial half made. Each number
+    has a sampler of its own, seeded by number: a search that is killed and opened again asks the same.
 
     Only one ModelSearch may write to a study at a time; the lease in the study's header sees to that.
     """

@@ -43,7 +43,7 @@ def open_storage(url: str) -> BaseStorage:
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "
-            f"but got {url.split('@')[-1]!r}"
+            f"but got {url.rpartition('@')[2]!r}"
         ) from None
     except (OSError, SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise UserError(f"the storage {shown} does not answer: {_reason(error)}") from None

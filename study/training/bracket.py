@@ -11,7 +11,7 @@ from torch import Tensor
 
 from study.outcome import Metric, Outcome, Rung, Status
 from study.plan import StackPlan
-from study.training.ladder import dependency_length, skill
+from study.training.ladder import dependency_length, skill, solves_all
 from study.training.probe import Probe
 from study.training.stack import Stack
 
@@ -102,11 +102,11 @@ class Bracket:
         if not leaving:
             return []
         order = sorted(leaving)
-        final = dict(zip(order, self.stack.evaluate("final", training.n_final, order), strict=True))
+        final = dict(zip(order, self.stack.evaluate(f"final/{at}", training.n_final, order), strict=True))
         for k in order:
             # The interim sequences said "solved"; the final ones decide.
             unpruned = at < training.n_updates and leaving[k] is Status.COMPLETE and not diverged[k]
-            if unpruned and not _solved_all(final[k], training.ladder):
+            if unpruned and not self._solves_all(final[k]):
                 del leaving[k]
         departures = [
             Departure(
@@ -127,10 +127,10 @@ class Bracket:
         values = [self._value(rungs) for rungs in results]
         for k, rungs in enumerate(results):
             row = metrics[self.stack.members[k].number]
-            row["interim/dependency_length"] = dependency_length(rungs)
+            row["interim/dependency_length"] = dependency_length(rungs, training.shortest)
             row["interim/objective"] = values[k]
             row |= {f"interim/error/{rung.length}": rung.error for rung in rungs}
-        leaving = {k: Status.COMPLETE for k in alive if _solved_all(results[k], training.ladder)}
+        leaving = {k: Status.COMPLETE for k in alive if self._solves_all(results[k])}
         if at in training.rungs:
             # Sorting is stable: of equals the earlier number stays.
             ranked = sorted(alive, key=lambda k: -values[k])
@@ -141,8 +141,8 @@ class Bracket:
     def _outcome(self, status: Status, rungs: tuple[Rung, ...], diverged: bool, one: Probe) -> Outcome:
         return Outcome(
             status=status,
-            dependency_length=dependency_length(rungs),
-            skill=skill(rungs, self.stack.task.chance_error()),
+            dependency_length=dependency_length(rungs, self.plan.training.shortest),
+            skill=skill(rungs, self.plan.training.shortest, self.stack.task.chance_error()),
             diverged=diverged,
             n_updates=self.stack.n_updates,
             rungs=rungs,
@@ -151,8 +151,8 @@ class Bracket:
         )
 
     def _value(self, rungs: Sequence[Rung]) -> float:
-        return dependency_length(rungs) + skill(rungs, self.stack.task.chance_error())
+        shortest = self.plan.training.shortest
+        return dependency_length(rungs, shortest) + skill(rungs, shortest, self.stack.task.chance_error())
 
-
-def _solved_all(rungs: Sequence[Rung], ladder: Sequence[int]) -> bool:
-    return len(rungs) == len(ladder) and all(rung.solved for rung in rungs)
+    def _solves_all(self, rungs: Sequence[Rung]) -> bool:
+        return solves_all(rungs, self.plan.training.ladder, self.plan.training.shortest)

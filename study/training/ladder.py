@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from models.cell import Weights
-from models.network import Keep, Network
 from study.outcome import Rung
 from tasks import Batch, Task
 
@@ -18,14 +16,17 @@ CHUNK = 250
 Draw = Callable[[int, int, int], Batch]
 """Fresh sequences: (length, number of sequences, part) -> batch."""
 
+Infer = Callable[[Sequence[int], Batch], Tensor]
+"""Outputs of some members: (indices, batch) -> ``[len(indices), R, B, n_out]``."""
+
 
 def climb(
-    network: Network,
-    weights: Weights,
-    keep: Keep | None,
+    infer: Infer,
+    n_members: int,
     task: Task,
     *,
-    lengths: Sequence[int],
+    ladder: Sequence[int],
+    shortest: int,
     n_sequences: int,
     draw: Draw,
 ) -> list[tuple[Rung, ...]]:
@@ -35,11 +36,11 @@ def climb(
     result depends neither on the other members nor on the ones before.
 
     Args:
-        network: shape of the stack.
-        weights: all parameters, leading axis K.
-        keep: keep probabilities of fast dropout, or None.
+        infer: what the members answer.
+        n_members: number of members.
         task: what is evaluated.
-        lengths: the ladder, increasing, in time steps.
+        ladder: increasing sequence lengths, in time steps.
+        shortest: shortest training length; an unsolved rung below it does not end the climb.
         n_sequences: sequences per rung.
         draw: where fresh sequences come from.
 
@@ -48,59 +49,48 @@ def climb(
 
     Source: the definition of "solved" and of the ladder in docs/measures.md. Differs: nothing.
     """
-    n_members = next(iter(weights.values())).shape[0]
     rungs: list[list[Rung]] = [[] for _ in range(n_members)]
     climbing = list(range(n_members))
-    for length in lengths:
+    for length in ladder:
         if not climbing:
             break
-        index = torch.tensor(climbing, device=next(iter(weights.values())).device)
-        n_failed = _count_failures(
-            network, _select(weights, index), _select_keep(keep, index), task, length, n_sequences, draw
-        )
-        for member, failures in zip(climbing, n_failed, strict=True):
-            rungs[member].append(
-                Rung(length=length, lag=task.min_lag(length), n_failed=failures, n_sequences=n_sequences)
-            )
-        climbing = [member for member in climbing if rungs[member][-1].solved]
+        failures = []
+        for part, start in enumerate(range(0, n_sequences, CHUNK)):
+            batch = draw(length, min(CHUNK, n_sequences - start), part)
+            failures.append(task.failed(batch, infer(climbing, batch)).sum(-1))
+        lag = task.min_lag(length)
+        for member, n_failed in zip(climbing, torch.stack(failures).sum(0).tolist(), strict=True):
+            rungs[member].append(Rung(length=length, lag=lag, n_failed=int(n_failed), n_sequences=n_sequences))
+        climbing = [member for member in climbing if rungs[member][-1].solved or length < shortest]
     return [tuple(member) for member in rungs]
 
 
-def dependency_length(rungs: Sequence[Rung]) -> int:
-    """Guaranteed lag, in steps, of the longest rung that is solved together with all before it; 0 if there is none."""
+def dependency_length(rungs: Sequence[Rung], shortest: int) -> int:
+    """Guaranteed lag of the longest rung that is solved, as are all below it from ``shortest`` on; 0 if there is none.
+
+    Both in time steps. Source: docs/measures.md, "Dependency length learned". Differs: nothing.
+    """
     longest = 0
     for rung in rungs:
-        if not rung.solved:
+        if rung.solved:
+            longest = rung.lag
+        elif rung.length >= shortest:
             break
-        longest = rung.lag
     return longest
 
 
-def skill(rungs: Sequence[Rung], chance_error: float) -> float:
-    """Partial credit in [0, 1) at the first unsolved rung: ``1 - error / chance error``, clipped; 0 past the top."""
-    unsolved = [rung for rung in rungs if not rung.solved]
+def skill(rungs: Sequence[Rung], shortest: int, chance_error: float) -> float:
+    """Partial credit in [0, 1) at the first unsolved rung: ``1 - error / chance error``, clipped; 0 past the top.
+
+    Source: docs/measures.md, "Dependency length learned". Differs: nothing.
+    """
+    unsolved = [rung for rung in rungs if not rung.solved and rung.length >= shortest]
     if not unsolved:
         return 0.0
     # An unsolved rung has an error of at least 1 %, so that the credit stays below 1 by itself.
     return max(0.0, 1 - unsolved[0].error / chance_error)
 
 
-def _count_failures(
-    network: Network, weights: Weights, keep: Keep | None, task: Task, length: int, n_sequences: int, draw: Draw
-) -> list[int]:
-    failures = []
-    for part, start in enumerate(range(0, n_sequences, CHUNK)):
-        batch = draw(length, min(CHUNK, n_sequences - start), part)
-        output = network.infer(weights, batch.inputs, keep=keep, n_read=batch.n_read)
-        failures.append(task.failed(batch, output).sum(-1))
-    return [int(count) for count in torch.stack(failures).sum(0).tolist()]
-
-
-def _select(weights: Weights, index: Tensor) -> Weights:
-    return {name: tensor.index_select(0, index) for name, tensor in weights.items()}
-
-
-def _select_keep(keep: Keep | None, index: Tensor) -> Keep | None:
-    if keep is None:
-        return None
-    return Keep(inputs=keep.inputs[index], recurrent=keep.recurrent[index])
+def solves_all(rungs: Sequence[Rung], ladder: Sequence[int], shortest: int) -> bool:
+    """Whether the whole ladder is solved, from ``shortest`` on."""
+    return len(rungs) == len(ladder) and all(rung.solved for rung in rungs if rung.length >= shortest)

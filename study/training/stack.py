@@ -18,7 +18,7 @@ from study.training.feed import Feed
 from study.training.ladder import climb
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
-from tasks import TASKS, Task
+from tasks import TASKS, Batch, Task
 
 PROBE_SEQUENCES = 32
 """Size of the probe batch; a standard error of the mean of about a sixth of the spread over sequences."""
@@ -103,14 +103,19 @@ class Stack:
 
     def evaluate(self, purpose: str, n_sequences: int, indices: Sequence[int]) -> list[tuple[Rung, ...]]:
         """Climb the ladder with the members at these indices, on sequences that the purpose names."""
-        index = torch.tensor(indices, device=self.flat.device, dtype=torch.int64)
-        keep = self._keep
+
+        def infer(climbing: Sequence[int], batch: Batch) -> Tensor:
+            chosen = torch.tensor([indices[k] for k in climbing], device=self.flat.device)
+            weights = {name: tensor[chosen] for name, tensor in self.weights.items()}
+            keep = self._keep and Keep(inputs=self._keep.inputs[chosen], recurrent=self._keep.recurrent[chosen])
+            return self.network.infer(weights, batch.inputs, keep=keep, n_read=batch.n_read)
+
         return climb(
-            self.network,
-            {name: tensor[index] for name, tensor in self.weights.items()},
-            None if keep is None else Keep(inputs=keep.inputs[index], recurrent=keep.recurrent[index]),
+            infer,
+            len(indices),
             self.task,
-            lengths=self.plan.training.ladder,
+            ladder=self.plan.training.ladder,
+            shortest=self.plan.training.shortest,
             n_sequences=n_sequences,
             draw=lambda length, n, part: self.feed.evaluation(purpose, length, n, part),
         )
