@@ -153,6 +153,11 @@ class Spec(_Section):
             f"lengths of task {self.task.name} must be {task.shortest_length} or more",
             f"got {least}",
         )
+        must(
+            self.ladder[-1] >= shortest,
+            f"ladder must reach the shortest training length {shortest}",
+            f"it ends at {self.ladder[-1]}",
+        )
         rungs = self.halving.rungs
         must(
             all(a < b for a, b in zip([0, *rungs], [*rungs, self.training.n_updates], strict=True)),

@@ -22,9 +22,7 @@ from study.record import TrialRecord
 from study.search.model_search import read_record
 from study.search.storage import persist
 
-SPEC, DEVICE, STATE, OWNER, STOP, TRACKING = (
-    f"longlag:{name}" for name in ("spec", "device", "state", "owner", "stop", "tracking")
-)
+SPEC, DEVICE, STATE, OWNER, STOP = (f"longlag:{name}" for name in ("spec", "device", "state", "owner", "stop"))
 
 LEASE_S = 60.0
 """A run on another machine that has shown no sign of life for this long is dead."""
@@ -71,7 +69,6 @@ class Header:
     state: StudyState
     owner: Owner | None
     stop_requested: bool
-    tracking_uri: str
 
 
 class Catalogue:
@@ -104,7 +101,6 @@ class Catalogue:
             state=state,
             owner=owner if owner is not None and owner.alive else None,
             stop_requested=bool(attributes.get(STOP)),
-            tracking_uri=attributes[TRACKING],
         )
 
     def get(self, name: str) -> Header:
@@ -114,14 +110,14 @@ class Catalogue:
             raise UserError(unknown_name("study", name, self.names()))
         return header
 
-    def create(self, name: str, *, specification: str, device: Device, tracking_uri: str) -> None:
+    def create(self, name: str, *, specification: str, device: Device) -> None:
         """Enter a new study; its specification comes last, and makes it one."""
         try:
             persist(lambda: optuna.create_study(storage=self._storage, study_name=name, direction="maximize"))
         except DuplicatedStudyError:
             if self.find(name) is not None:
                 raise UserError(f"a study's name must be new, but {name!r} exists") from None
-        for key, value in ((DEVICE, device), (TRACKING, tracking_uri), (STATE, StudyState.STOPPED)):
+        for key, value in ((DEVICE, device), (STATE, StudyState.STOPPED)):
             self._set(name, key, str(value))
         self._set(name, SPEC, specification)
 

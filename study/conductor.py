@@ -1,0 +1,284 @@
+"""The order of a study: which stack is trained next, and when which outcome is told. Knows no vendor."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from study.hyperparameter import hyperparameters
+from study.outcome import Metric, Outcome, Status, TrialKey, failed_outcome
+from study.plan import Member, ModelPlan, StackPlan, StudyPlan
+from study.record import TrialRecord
+
+
+class Search(Protocol):
+    """The search of one model; see ``study.search.model_search.ModelSearch``."""
+
+    def ask(self) -> TrialRecord:
+        """One more trial."""
+
+    def save(self, number: int, outcome: Outcome) -> None:
+        """Keep the outcome of a trial that has ended."""
+
+    def tell(self, number: int) -> None:
+        """Settle a trial with its saved outcome."""
+
+    def release(self) -> None:
+        """Give up the open trials."""
+
+    def records(self) -> list[TrialRecord]:
+        """All trials by number."""
+
+
+class Tracker(Protocol):
+    """Where curves, figures and weights of trials go; no call waits for a server or fails because of one."""
+
+    def open_trial(self, record: TrialRecord) -> None:
+        """A trial has been asked, or taken up again."""
+
+    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
+        """Values of one report."""
+
+    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
+        """A trial has ended; the file of its weights is the tracker's from now on."""
+
+    def interrupt_trial(self, key: TrialKey) -> None:
+        """A trial is left for a later resumption."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departed:
+    """A trial that has ended: its number, its outcome, and the file that its weights lie in."""
+
+    number: int
+    outcome: Outcome
+    weights: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackReport:
+    """What a worker tells of a stack: updates made since the last report, metrics by number, who has left."""
+
+    n_member_updates: int
+    n_updates: int
+    metrics: Mapping[int, Sequence[Metric]]
+    departed: Sequence[Departed]
+
+
+@dataclass(kw_only=True)
+class ModelProgress:
+    """How far the search of one model is; counts of trials, but for the two named otherwise."""
+
+    n_trials: int
+    n_complete: int = 0
+    n_pruned: int = 0
+    n_failed: int = 0
+    n_diverged: int = 0
+    n_running: int = 0
+    best_length: int | None = None
+    n_member_updates: int = 0
+
+    @property
+    def n_settled(self) -> int:
+        """Trials that have ended."""
+        return self.n_complete + self.n_pruned + self.n_failed
+
+    def count(self, outcome: Outcome) -> None:
+        """Add an ended trial."""
+        self.n_complete += outcome.status is Status.COMPLETE
+        self.n_pruned += outcome.status is Status.PRUNED
+        self.n_failed += outcome.status is Status.FAILED
+        self.n_diverged += outcome.diverged
+        if outcome.status is not Status.FAILED:
+            self.best_length = max(self.best_length or 0, outcome.dependency_length)
+
+
+@dataclass(kw_only=True)
+class _Course:
+    """One model's way through its budget: trials by number, and how many rounds have been told."""
+
+    plan: ModelPlan
+    search: Search
+    records: list[TrialRecord]
+    outcomes: dict[int, Outcome]
+    n_told: int = 0
+    logged: dict[int, int] = field(default_factory=dict)
+
+
+class Conductor:
+    """Plays a study: asks each model's trials in rounds, hands them out as stacks, tells them in order.
+
+    Round n of a model is asked as soon as its round n - look_back is told, and round n is told when all its trials
+    have ended and the rounds before are told. Hence every ask sees the same trials with the same states whatever the
+    number of workers, their timing, crashes and resumptions.
+    """
+
+    def __init__(self, plan: StudyPlan, searches: Mapping[str, Search], tracker: Tracker) -> None:
+        """Take up a study where its records say it is; a new one asks its first rounds."""
+        self._plan, self._tracker = plan, tracker
+        self._stacks: deque[StackPlan] = deque()
+        self._running: dict[tuple[str, tuple[int, ...]], StackPlan] = {}
+        self.progress: dict[str, ModelProgress] = {}
+        self.started_s = time.monotonic()
+        self._courses: dict[str, _Course] = {}
+        for model in plan.models:
+            records = searches[model.name].records()
+            outcomes = {record.key.number: record.outcome for record in records if record.outcome is not None}
+            course = _Course(plan=model, search=searches[model.name], records=records, outcomes=outcomes)
+            self._courses[model.name] = course
+            self.progress[model.name] = ModelProgress(n_trials=plan.search.n_trials)
+            for outcome in outcomes.values():
+                self.progress[model.name].count(outcome)
+        for course in self._courses.values():
+            self._take_up(course)
+        self._stacks = deque(_interleaved(self._stacks))
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial of every model is told."""
+        return all(course.n_told == self._n_rounds for course in self._courses.values())
+
+    def next_stack(self) -> StackPlan | None:
+        """The next stack to train; None if there is none now."""
+        if not self._stacks:
+            return None
+        stack = self._stacks.popleft()
+        self._running[stack_key(stack)] = stack
+        self.progress[stack.model].n_running += self._n_open(stack)
+        return stack
+
+    def report(self, stack: StackPlan, report: StackReport) -> None:
+        """Take in what a stack did; whatever was known already, because a worker began again, is left out."""
+        course = self._courses[stack.model]
+        self.progress[stack.model].n_member_updates += report.n_member_updates
+        for number, metrics in report.metrics.items():
+            if number in course.outcomes or report.n_updates <= course.logged.get(number, 0):
+                continue
+            course.logged[number] = report.n_updates
+            self._tracker.log_metrics(self._key(stack.model, number), metrics)
+        for departed in report.departed:
+            self._settle(course, departed.number, departed.outcome, departed.weights)
+        if all(member.number in course.outcomes for member in stack.members):
+            self._running.pop(stack_key(stack), None)
+        self._tell(course)
+
+    def fail(self, stack: StackPlan, reason: str) -> None:
+        """Give up a stack: whoever had not left it has failed."""
+        course = self._courses[stack.model]
+        for member in stack.members:
+            if member.number not in course.outcomes:
+                self._settle(course, member.number, failed_outcome(reason), None)
+        self._running.pop(stack_key(stack), None)
+        self._tell(course)
+
+    def interrupt(self) -> None:
+        """Leave the study so that it can be taken up again: no trial stays without an owner."""
+        for course in self._courses.values():
+            course.search.release()
+            for record in course.records:
+                if record.key.number not in course.outcomes:
+                    self._tracker.interrupt_trial(record.key)
+
+    @property
+    def _n_rounds(self) -> int:
+        return -(-self._plan.search.n_trials // self._plan.search.stack_size)
+
+    def _round(self, index: int) -> range:
+        size = self._plan.search.stack_size
+        return range(index * size, min((index + 1) * size, self._plan.search.n_trials))
+
+    def _take_up(self, course: _Course) -> None:
+        """Find out from the records how far a course is, ask what is due, and line up what has to be trained."""
+        settled = {record.key.number for record in course.records if record.status.settled}
+        while course.n_told < self._n_rounds and settled.issuperset(self._round(course.n_told)):
+            course.n_told += 1
+        for index in range(course.n_told, min(course.n_told + self._plan.search.look_back, self._n_rounds)):
+            self._ask(course, index)
+        self._tell(course)
+
+    def _ask(self, course: _Course, index: int) -> None:
+        """Ask what a round lacks, and line up its stacks."""
+        for number in self._round(index):
+            if number == len(course.records):
+                course.records.append(course.search.ask())
+        records = [course.records[number] for number in self._round(index)]
+        for record in records:
+            if record.key.number not in course.outcomes:
+                self._tracker.open_trial(record)
+        for stack in self._grouped(course.plan, records):
+            if any(member.number not in course.outcomes for member in stack.members):
+                self._stacks.append(stack)
+
+    def _grouped(self, model: ModelPlan, records: Sequence[TrialRecord]) -> list[StackPlan]:
+        """The stacks of a round, members of one signature together; ended trials stay in, for halving is among all."""
+        groups: dict[str, list[Member]] = {}
+        for record in records:
+            chosen = hyperparameters(record.parameters)
+            member = Member(number=record.key.number, hyperparameters=chosen, seed=record.seed)
+            groups.setdefault(chosen.dropout, []).append(member)
+        return [
+            StackPlan(
+                study=self._plan.name,
+                model=model.name,
+                cell=model.cell,
+                n_hidden=model.n_hidden,
+                task=self._plan.task,
+                training=self._plan.training,
+                seed=self._plan.seed,
+                device=self._plan.device,
+                members=tuple(members),
+            )
+            for _, members in sorted(groups.items())
+        ]
+
+    def _settle(self, course: _Course, number: int, outcome: Outcome, weights: Path | None) -> None:
+        if number in course.outcomes:
+            if weights is not None:
+                weights.unlink(missing_ok=True)
+            return
+        course.search.save(number, outcome)
+        course.outcomes[number] = outcome
+        progress = self.progress[course.plan.name]
+        progress.n_running -= 1
+        progress.count(outcome)
+        self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
+
+    def _tell(self, course: _Course) -> None:
+        """Tell every round whose turn has come, and ask the round that each of them lets through."""
+        while course.n_told < self._n_rounds:
+            numbers = self._round(course.n_told)
+            if not all(number in course.outcomes for number in numbers):
+                return
+            for number in numbers:
+                course.search.tell(number)
+            due = course.n_told + self._plan.search.look_back
+            course.n_told += 1
+            if due < self._n_rounds:
+                self._ask(course, due)
+
+    def _n_open(self, stack: StackPlan) -> int:
+        outcomes = self._courses[stack.model].outcomes
+        return sum(member.number not in outcomes for member in stack.members)
+
+    def _key(self, model: str, number: int) -> TrialKey:
+        return TrialKey(study=self._plan.name, model=model, number=number)
+
+
+def stack_key(stack: StackPlan) -> tuple[str, tuple[int, ...]]:
+    """What tells a stack from all others of its study."""
+    return stack.model, tuple(member.number for member in stack.members)
+
+
+def _interleaved(stacks: Sequence[StackPlan]) -> list[StackPlan]:
+    """The stacks of all models in turn, so that no model waits for another's first round."""
+    by_model: dict[str, deque[StackPlan]] = {}
+    for stack in stacks:
+        by_model.setdefault(stack.model, deque()).append(stack)
+    order: list[StackPlan] = []
+    while any(by_model.values()):
+        order += [queue.popleft() for queue in by_model.values() if queue]
+    return order

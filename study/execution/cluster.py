@@ -1,0 +1,118 @@
+"""The Ray cluster that trains: one started here for a study, or one that runs already."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from study.errors import UserError
+from study.plan import Device
+
+CONNECT_S = 5.0
+"""Seconds in which a cluster's address must accept a connection."""
+
+_OBJECT_STORE_BYTES = 128 * 2**20
+"""Reports are small; Ray's default of 30 % of the memory would be taken from the trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What there is to train on: how many stacks at a time, each with ``n_cpus`` and ``n_gpus``."""
+
+    device: Device
+    n_workers: int
+    n_cpus: float
+    n_gpus: float
+
+
+@contextmanager
+def connect(address: str | None, n_workers: int | None, device: str) -> Iterator[Cluster]:
+    """A connection to the cluster at ``address``, or to one started here and ended with the connection.
+
+    Args:
+        address: host:port of a running Ray cluster; None starts one on this machine, reachable from nowhere else.
+        n_workers: stacks trained at a time; None for as many as there are cores (or GPUs).
+        device: "cpu", "cuda", or "auto" for GPUs where there are any.
+
+    Raises:
+        UserError: nothing answers at the address, or the cluster lacks what was asked for.
+    """
+    # Tune's own loggers would write three files for every stack; our records are elsewhere.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        with _embedded(n_workers):
+            yield _resources(n_workers, device, "this machine")
+    else:
+        with _remote(address):
+            yield _resources(n_workers, device, f"the cluster at {address}")
+
+
+@contextmanager
+def _embedded(n_workers: int | None) -> Iterator[None]:
+    # A token of our own: Ray would else write one into the user's home directory.
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        with tempfile.TemporaryDirectory(prefix="longlag-ray-", ignore_cleanup_errors=True) as folder:
+            ray.init(
+                num_cpus=n_workers or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+                logging_level="warning",
+            )
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _remote(address: str) -> Iterator[None]:
+    host, _, port = address.rpartition(":")
+    try:
+        if not host or not port.isdigit():
+            raise UserError(f"the address of a cluster must be host:port, but got {address!r}")
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except OSError as error:
+        raise UserError(f"there is no Ray cluster at {address}: {error.strerror or error}") from None
+    except (RuntimeError, ray.exceptions.RayError, ValueError) as error:
+        raise UserError(f"the Ray cluster at {address} refuses this process: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _resources(n_workers: int | None, device: str, where: str) -> Cluster:
+    total = ray.cluster_resources()
+    n_cpus, n_gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    if device == "cuda" and n_gpus == 0:
+        raise UserError(f"device cuda needs a GPU, but {where} has none")
+    chosen: Device = "cuda" if device != "cpu" and n_gpus > 0 else "cpu"
+    if n_cpus == 0:
+        raise UserError(f"training needs at least one CPU for workers, but {where} offers none")
+    if chosen == "cuda":
+        workers = n_workers or n_gpus
+        return Cluster(device=chosen, n_workers=workers, n_cpus=1, n_gpus=min(1.0, n_gpus / workers))
+    return Cluster(device=chosen, n_workers=min(n_workers or n_cpus, n_cpus), n_cpus=1, n_gpus=0)

@@ -1,0 +1,71 @@
+"""Running a conductor's stacks on a Ray cluster until the study is done or stopped."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import uuid
+from pathlib import Path
+
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+
+from study.conductor import Conductor
+from study.execution.cluster import Cluster
+from study.execution.searcher import StackSearcher, StopAll
+from study.execution.trainable import StackTrainable
+
+MAX_RESTARTS = 3
+"""How often a stack is started again after its worker died; one that kills its worker each time has failed."""
+
+
+def run(conductor: Conductor, cluster: Cluster, *, name: str, n_stacks: int, home: Path, stop: threading.Event) -> None:
+    """Train all stacks that the conductor hands out, on a cluster that this process is connected to.
+
+    Args:
+        conductor: the study.
+        cluster: what to train on.
+        name: of the study; names the cache folder.
+        n_stacks: no more stacks than this will be handed out.
+        home: data directory; on a cluster of several machines a path that all of them share.
+        stop: set from outside to put all stacks down.
+
+    Raises:
+        Exception: what the search or the tracking of the study raised; the stacks are put down by then.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    spool, cache = home / "spool" / name / "weights", home / "tune"
+    spool.mkdir(parents=True, exist_ok=True)
+    folder = f"{name}-{uuid.uuid4().hex[:8]}"
+    searcher = StackSearcher(conductor, str(spool), stop)
+    tuner = Tuner(
+        tune.with_resources(StackTrainable, {"cpu": cluster.n_cpus, "gpu": cluster.n_gpus}),
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            num_samples=n_stacks,
+            max_concurrent_trials=cluster.n_workers,
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=RunConfig(
+            name=folder,
+            storage_path=str(cache),
+            stop=StopAll(stop),
+            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(cache / folder, ignore_errors=True)
+    if searcher.error is not None:
+        raise searcher.error
+
+
+def _name(trial: tune.experiment.Trial) -> str:
+    stack = trial.config["stack"]
+    return f"{stack.model}-{stack.members[0].number}-{trial.trial_id}"

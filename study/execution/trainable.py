@@ -1,0 +1,87 @@
+"""A stack as Ray Tune sees it: one trial, trained in steps, checkpointed and restarted."""
+
+from __future__ import annotations
+
+import time
+import traceback
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.result import DONE, SHOULD_CHECKPOINT
+from safetensors.torch import save_file
+
+from study.conductor import Departed, StackReport
+from study.outcome import failed_outcome
+from study.plan import StackPlan
+from study.training.bracket import Bracket, Departure
+from study.training.stack import Stack
+
+STACK, SPOOL, REPORT = "stack", "spool", "report"
+"""Keys of a Tune trial's configuration and of its results."""
+
+CHECKPOINT_S = 20.0
+"""Seconds of training that a dead worker may cost."""
+
+_FILE = "stack.pt"
+
+
+class StackTrainable(tune.Trainable):  # type: ignore[misc]
+    """Trains one stack; a step goes to the bracket's next report. Departed members leave their weights in the spool."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Prepare for the stack in ``config``; what can fail by the user's doing waits for the first step."""
+        torch.set_num_threads(1)
+        # Vanishing error signals end as denormal numbers, on which a core computes about a hundred times slower.
+        torch.set_flush_denormal(True)
+        self._plan: StackPlan = config[STACK]
+        self._spool = Path(config[SPOOL])
+        self._bracket: Bracket | None = None
+        self._saved_s = time.monotonic()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another stack in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next report. An exception becomes the outcome of every member that has not left yet."""
+        try:
+            if self._bracket is None:
+                self._bracket = Bracket(self._plan)
+            progress = self._bracket.advance()
+            report = StackReport(
+                n_updates=progress.n_updates,
+                n_member_updates=progress.n_member_updates,
+                metrics=progress.metrics,
+                departed=[self._drop(departure) for departure in progress.departures],
+            )
+        except Exception:  # noqa: BLE001
+            outcome = failed_outcome(traceback.format_exc())
+            departed = [Departed(number=m.number, outcome=outcome, weights=None) for m in self._plan.members]
+            report = StackReport(n_updates=0, n_member_updates=0, metrics={}, departed=departed)
+            return {REPORT: report, DONE: True}
+        due = time.monotonic() - self._saved_s > CHECKPOINT_S and not self._bracket.done
+        return {REPORT: report, DONE: self._bracket.done, SHOULD_CHECKPOINT: due}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the stack's state, if there is one yet."""
+        if self._bracket is not None:
+            (Path(checkpoint_dir) / _FILE).write_bytes(self._bracket.stack.to_bytes())
+        self._saved_s = time.monotonic()
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Go on from what ``save_checkpoint`` wrote."""
+        path = Path(checkpoint) / _FILE
+        if path.exists():
+            self._bracket = Bracket(self._plan, Stack.from_bytes(self._plan, path.read_bytes()))
+
+    def _drop(self, departure: Departure) -> Departed:
+        """Leave a member's weights where the driver finds them, under a name that no second attempt reuses."""
+        path = self._spool / f"{self._plan.model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
+        half_written = path.with_suffix(".part")
+        save_file(departure.weights, half_written)
+        half_written.rename(path)
+        return Departed(number=departure.number, outcome=departure.outcome, weights=path)

@@ -1,0 +1,108 @@
+"""The answer of a study: pure functions from trial records to rows that people and programs read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from study.outcome import Rung
+from study.plan import Parameter, StudyPlan
+from study.query import best_by_model
+from study.record import TrialRecord
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
+
+    ``rung`` is the longest solved one, or the first unsolved one where none is; ``decay_rate`` is in nats per step,
+    ``half_life`` in steps.
+    """
+
+    model: str
+    record: TrialRecord | None
+    dependency_length: int
+    rung: Rung | None
+    decay_rate: float
+    half_life: float
+
+
+def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
+    """One answer for each model, in the order of the study."""
+    found = []
+    for model, record in best_by_model(records, [model.name for model in plan.models]).items():
+        outcome = None if record is None else record.outcome
+        metrics = {} if outcome is None else outcome.metrics
+        found.append(
+            Answer(
+                model=model,
+                record=record,
+                dependency_length=0 if outcome is None else outcome.dependency_length,
+                rung=None if outcome is None else outcome.best_rung,
+                decay_rate=metrics.get("gradient/decay_rate", math.nan),
+                half_life=metrics.get("gradient/half_life", math.nan),
+            )
+        )
+    return found
+
+
+def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
+    """A trial as data for JSON, YAML and CSV; non-finite numbers become the words "inf", "-inf" and "nan"."""
+    outcome = record.outcome
+    described: dict[str, Json] = {
+        "study": record.key.study,
+        "task": task,
+        "model": record.key.model,
+        "cell": cell,
+        "number": record.key.number,
+        "run_id": record.run_id,
+        "status": str(record.status),
+        "seed": record.seed,
+        "parameters": {name: _plain(value) for name, value in record.parameters.items()},
+    }
+    if outcome is None:
+        return described
+    rung = outcome.best_rung
+    return described | {
+        "status": str(outcome.status),
+        "value": _plain(outcome.value),
+        "dependency_length": outcome.dependency_length,
+        "skill": _plain(outcome.skill),
+        "diverged": outcome.diverged,
+        "n_updates": outcome.n_updates,
+        "error": None if rung is None else _error(rung),
+        "ladder": [_error(one) for one in outcome.rungs],
+        "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
+        "reason": outcome.reason,
+    }
+
+
+def flat(described: dict[str, Json]) -> dict[str, Json]:
+    """A row for a CSV file: nested names joined by dots, the ladder left out."""
+    columns: dict[str, Json] = {}
+    for name, value in described.items():
+        if isinstance(value, dict):
+            columns |= {f"{name}.{inner}": held for inner, held in flat(value).items()}
+        elif not isinstance(value, list):
+            columns[name] = value
+    return columns
+
+
+def _error(rung: Rung) -> dict[str, Json]:
+    low, high = rung.interval
+    return {
+        "length": rung.length,
+        "lag": rung.lag,
+        "n_failed": rung.n_failed,
+        "n_sequences": rung.n_sequences,
+        "error": rung.error,
+        "interval": [low, high],
+        "solved": rung.solved,
+    }
+
+
+def _plain(value: Parameter) -> Json:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
