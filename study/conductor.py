@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +122,6 @@ class Conductor:
         self._stacks: deque[StackPlan] = deque()
         self._running: dict[tuple[str, tuple[int, ...]], StackPlan] = {}
         self.progress: dict[str, ModelProgress] = {}
-        self.started_s = time.monotonic()
         self._courses: dict[str, _Course] = {}
         for model in plan.models:
             records = searches[model.name].records()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,12 +20,7 @@ def load_weights(path: Path) -> Mapping[str, Tensor]:
     """Parameters of one network by name; raises UserError if the file does not hold any."""
     try:
         return load_file(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} must be a safetensors file, but it is not: {error}") from None
-    except Exception as error:
-        # safetensors raises a class of its own that derives from Exception alone.
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path} must be a safetensors file, but it is not: {error}") from None
 
 

@@ -14,11 +14,18 @@ HOME, STORAGE, TRACKING = "LONGLAG_HOME", "LONGLAG_STORAGE", "MLFLOW_TRACKING_UR
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """``home`` is the data directory; ``storage_uri`` the search's database; ``tracking_uri`` None for the embedded store."""
+    """``home`` is the data directory, ``storage_uri`` the search's database; None as ``tracking_uri``: the embedded."""
 
     home: Path
     storage_uri: str
     tracking_uri: str | None
+
+    @property
+    def missing_file(self) -> Path | None:
+        """The SQLite file of the storage if it does not exist yet; reading must not create it."""
+        prefix = "sqlite:///"
+        path = Path(self.storage_uri.removeprefix(prefix))
+        return path if self.storage_uri.startswith(prefix) and not path.exists() else None
 
 
 def read_settings(home: Path | None) -> Settings:

@@ -62,7 +62,13 @@ def presets() -> dict[str, str]:
 
 def dump_spec(spec: Spec) -> str:
     """Text that ``parse_spec`` reads back to an equal spec."""
-    return yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    return dump_yaml(spec.model_dump(mode="json", exclude_defaults=True))
+
+
+def dump_yaml(value: object) -> str:
+    """Plain data as YAML, in the order in which it stands."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _put(raw: dict[str, Any], setting: str) -> None:

@@ -1,0 +1,321 @@
+"""The command line: parses, calls a verb of the session, renders. Vendors are imported inside the commands."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import sys
+from enum import StrEnum
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from study.errors import LonglagError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from study.report import Json
+    from study.search.catalogue import StudyState
+    from study.session import Session, Watch
+
+app = typer.Typer(
+    name="longlag",
+    help="How long a dependency can a recurrent network learn? Launch studies, watch them, query what was found.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    CSV = "csv"
+
+
+_home: list[Path | None] = [None]
+Workers = Annotated[int | None, typer.Option(min=1, help="Stacks trained at a time; default: all cores or GPUs.")]
+Address = Annotated[str | None, typer.Option(help="host:port of a running Ray cluster; default: start one here.")]
+Trial = Annotated[str, typer.Argument(help="MODEL/NUMBER, or NUMBER in a study of one model.")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    home: Annotated[
+        Path | None, typer.Option(envvar="LONGLAG_HOME", help="Data directory; default .longlag in this directory.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    if version:
+        out.print(f"longlag {installed_version('longlag')}")
+        raise typer.Exit
+    _home[0] = home
+
+
+@app.command()
+def launch(
+    spec: Annotated[str, typer.Argument(metavar="SPEC|PRESET", help="A study file, or the name of a preset.")],
+    name: Annotated[str | None, typer.Option(help="Name of the study; default: the file's.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials per model.")] = None,
+    workers: Workers = None,
+    address: Address = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a dotted key of the study file.")
+    ] = None,
+) -> None:
+    """Run a study to its end and print its answer. A study that exists with the same file is taken up where it is."""
+    from study.study_file import load_spec
+
+    budget = [] if trials is None else [f"search.n_trials={trials}"]
+    loaded = load_spec(spec, [*(settings or []), *budget], name=name)
+    _run(loaded.name, lambda session, watch: session.launch(loaded, n_workers=workers, address=address, watch=watch))
+
+
+@app.command()
+def resume(study: str, workers: Workers = None, address: Address = None) -> None:
+    """Take up a study that was stopped or whose process died."""
+    _run(study, lambda session, watch: session.resume(study, n_workers=workers, address=address, watch=watch))
+
+
+@app.command()
+def stop(study: str) -> None:
+    """Stop a running study, on whatever machine it runs; `resume` takes it up again."""
+    state = _session().stop(study)
+    out.print(f"study {study} is {state}")
+
+
+@app.command("list")
+def list_studies() -> None:
+    """All studies and how far they are."""
+    from study.console import listing
+
+    rows = [
+        (
+            header.name,
+            str(header.state),
+            plan.task.name,
+            ", ".join(model.name for model in plan.models),
+            f"{sum(record.status.settled for record in records)}/{len(plan.models) * plan.search.n_trials}",
+        )
+        for header, plan, records in _session().studies()
+    ]
+    out.print(listing("studies", ("study", "state", "task", "models", "trials "), rows) if rows else "no studies yet")
+
+
+@app.command()
+def status(study: str) -> None:
+    """How far a study is, and what its models have learned so far."""
+    from study.console import answer_table
+    from study.report import answers
+
+    header, plan, records = _session().study(study)
+    total = len(plan.models) * plan.search.n_trials
+    settled = sum(record.outcome is not None for record in records)
+    holder = f", run by {header.owner}" if header.owner else ""
+    out.print(f"study {study} is {header.state}{holder}: {settled} of {total} trials have ended")
+    out.print(answer_table(plan, answers(plan, records)))
+
+
+@app.command()
+def best(
+    study: Annotated[str | None, typer.Argument(help="A study; default: all.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only studies of this task.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    min_length: Annotated[int | None, typer.Option(min=0, help="Only dependencies of so many steps or more.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="At most so many trials.")] = 10,
+    format: Annotated[Format, typer.Option(help="How to print them.")] = Format.TABLE,
+) -> None:
+    """The best trials: parameters, value, error with its interval, run id."""
+    _print_rows(_session().best(study, task=task, model=model, min_length=min_length, top=top), format)
+
+
+@app.command()
+def show(study: str, trial: Trial, format: Annotated[Format, typer.Option()] = Format.YAML) -> None:
+    """All that is known of one trial."""
+    _print_rows([_session().show(study, trial)], format, single=True)
+
+
+@app.command()
+def export(
+    study: str,
+    trial: Trial,
+    to: Annotated[Path | None, typer.Option(help="Folder; default STUDY-MODEL-NUMBER in this directory.")] = None,
+) -> None:
+    """Write a trial as a study file that `launch` runs again, its weights and its outcome."""
+    folder = _session().export(study, trial, to)
+    out.print(f"wrote {folder}: study.yaml, weights.safetensors, outcome.json", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="What `export` wrote.")],
+    sequences: Annotated[int, typer.Option(min=100, help="Fresh sequences at each length.")] = 10_000,
+    draw: Annotated[int, typer.Option(min=0, help="Which set of fresh sequences.")] = 0,
+) -> None:
+    """Measure an exported network again, on sequences that nobody has seen."""
+    from study.console import error_text
+
+    for rung in _session().evaluate(folder, n_sequences=sequences, draw=draw):
+        out.print(f"lag {rung.lag:>5}  {'solved  ' if rung.solved else 'unsolved'}  {error_text(rung)}")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the MLflow UI on the embedded store; runs until it is interrupted."""
+    from study.settings import TRACKING
+    from study.tracking.ui import serve
+
+    session = _session()
+    if session.settings.tracking_uri is not None:
+        raise UserError(f"the UI of the embedded store was asked for, but {TRACKING} points elsewhere: open it there")
+    if not session.settings.home.is_dir():
+        raise UserError(
+            f"the UI needs a data directory, but {session.settings.home} does not exist: launch a study first"
+        )
+    out.print(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
+    serve(session.tracking_uri, session.settings.home, host=host, port=port)
+
+
+@app.command()
+def models() -> None:
+    """The networks that a study may compare."""
+    from models import CELLS, FAST_CELLS
+    from study.console import listing
+
+    rows = [(name, "yes" if name in FAST_CELLS else "no", cell.source) for name, cell in CELLS.items()]
+    out.print(listing("cells", ("cell", "fast dropout", "source"), rows))
+
+
+@app.command()
+def tasks() -> None:
+    """The tasks that a study may set."""
+    from study.console import listing
+    from tasks import TASKS
+
+    rows = [(name, str(task.shortest_length), task.source) for name, task in TASKS.items()]
+    out.print(listing("tasks", ("task", "shortest length ", "source"), rows))
+
+
+@app.command("presets")
+def list_presets() -> None:
+    """The study files that ship with longlag."""
+    from study.console import listing
+    from study.study_file import presets
+
+    out.print(listing("presets", ("preset", "what it does"), list(presets().items())))
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence and an exit code."""
+    try:
+        app()
+    except LonglagError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise
+        _fail(f"a file could not be written: {error.strerror} ({error.filename})", 1)
+    except BrokenPipeError:
+        # The reader of our output has gone, as with `longlag best | head`; nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    err.print(f"longlag: {sentence}", style="red", soft_wrap=True, markup=False)
+    sys.exit(code)
+
+
+def _session() -> Session:
+    from study.session import Session
+    from study.settings import read_settings
+
+    return Session(read_settings(_home[0]))
+
+
+def _run(name: str, verb: Callable[[Session, Watch], StudyState]) -> None:
+    """Run a study with a live display, then print its answer and where to look further."""
+    from study.console import answer_table, watching
+    from study.report import answers
+    from study.search.catalogue import StudyState
+
+    session = _session()
+    out.print(f"study {name}: data in {session.settings.home}", soft_wrap=True)
+    state = verb(session, lambda watched: watching(out, watched))
+    _, plan, records = session.study(name)
+    out.print(answer_table(plan, answers(plan, records)))
+    if state is not StudyState.DONE:
+        out.print(f"study {name} is {state}; `longlag resume {name}` takes it up again")
+        return
+    out.print(f"best trials: longlag best {name}")
+    embedded = session.settings.tracking_uri is None
+    out.print("curves, figures, weights: " + ("longlag ui" if embedded else session.tracking_uri), soft_wrap=True)
+
+
+def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = False) -> None:
+    """Rows to standard output; a single one stands alone instead of in a list."""
+    from study.report import flat
+
+    if format is Format.TABLE:
+        out.print(_table(rows))
+    elif format is Format.CSV:
+        columns = list(dict.fromkeys(name for row in rows for name in flat(row)))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(flat(row) for row in rows)
+        sys.stdout.write(text.getvalue())
+    elif format is Format.JSON:
+        sys.stdout.write(json.dumps(rows[0] if single else rows, indent=2) + "\n")
+    else:
+        from study.study_file import dump_yaml
+
+        sys.stdout.write(dump_yaml(rows[0] if single else rows))
+
+
+def _table(rows: list[dict[str, Json]]) -> Table:
+    """The columns of rows that fit a screen."""
+    from study.console import listing, parameters_text
+
+    lines = []
+    for row in rows:
+        error = row.get("error")
+        shown = "-"
+        if isinstance(error, dict) and isinstance(error["interval"], list):
+            low, high = error["interval"]
+            shown = f"{100 * error['error']:.2f} % at T = {error['length']} ({100 * low:.2f} to {100 * high:.2f})"
+        parameters = row["parameters"]
+        lines.append(
+            (
+                f"{row['study']} {row['model']}/{row['number']}",
+                str(row["status"]),
+                str(row.get("dependency_length", "-")),
+                shown,
+                parameters_text(parameters if isinstance(parameters, dict) else {}),
+            )
+        )
+    headings = ("trial", "status", "length ", "error there (95 % interval)", "parameters")
+    return listing("best trials", headings, lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""What a person sees in a terminal: the live table, answers, lists. Plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from study.conductor import ModelProgress
+from study.outcome import Rung
+from study.plan import Parameter, StudyPlan
+from study.report import Answer
+from study.session import Watched
+
+PLAIN_S = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@contextmanager
+def watching(console: Console, watched: Watched) -> Iterator[None]:
+    """A live table while a study runs, or a line every ten seconds."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: live_table(watched), console=console, refresh_per_second=2):
+            yield
+        return
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(PLAIN_S):
+            console.print(progress_line(watched), soft_wrap=True)
+
+    thread = threading.Thread(target=tell, name="longlag-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        console.print(progress_line(watched), soft_wrap=True)
+
+
+def live_table(watched: Watched) -> RenderableType:
+    """Per model: trials done, pruned, diverged; best dependency length; updates per second; below, time and tracking."""
+    elapsed = time.monotonic() - watched.started_s
+    table = _table(f"study {watched.plan.name}")
+    table.add_column("model")
+    for heading in ("trials", "training", "pruned", "diverged", "failed", "best length", "updates/s"):
+        table.add_column(heading, justify="right")
+    for name, model in watched.progress.items():
+        table.add_row(
+            name,
+            f"{model.n_settled}/{model.n_trials}",
+            str(model.n_running),
+            str(model.n_pruned),
+            str(model.n_diverged),
+            Text(str(model.n_failed), style="red" if model.n_failed else ""),
+            "-" if model.best_length is None else f"{model.best_length} steps",
+            f"{model.n_member_updates / elapsed:,.0f}",
+        )
+    lines: list[RenderableType] = [table, Text(f"{duration(elapsed)} gone, {_left(watched, elapsed)}")]
+    if trouble := _trouble(watched):
+        lines.append(Text(trouble, style="yellow"))
+    return Group(*lines)
+
+
+def progress_line(watched: Watched) -> str:
+    """All of the live table that fits a line."""
+    elapsed = time.monotonic() - watched.started_s
+    models = ", ".join(f"{name} {_brief(model)}" for name, model in watched.progress.items())
+    trouble = _trouble(watched)
+    return f"{duration(elapsed)}: {models}; {_left(watched, elapsed)}" + (f"; {trouble}" if trouble else "")
+
+
+def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
+    """The answer of a study: per model what its best trial learned, how surely, and how its gradient decays."""
+    table = _table(f"How long a dependency was learned? {plan.task.name}, {plan.search.n_trials} trials per model")
+    table.add_column("model")
+    table.add_column("best length", justify="right")
+    table.add_column("error there (95 % interval)", justify="right")
+    table.add_column("gradient decay", justify="right")
+    table.add_column("half-life", justify="right")
+    table.add_column("trial", justify="right")
+    details = []
+    for answer in found:
+        if answer.record is None:
+            table.add_row(answer.model, "-", "no trial has ended", "-", "-", "-")
+            continue
+        table.add_row(
+            answer.model,
+            f"{answer.dependency_length} steps",
+            "-" if answer.rung is None else error_text(answer.rung),
+            rate_text(answer.decay_rate),
+            life_text(answer.half_life),
+            f"{answer.model}/{answer.record.key.number}",
+        )
+        details.append(f"  {answer.model}: {parameters_text(answer.record.parameters)}")
+    return Group(table, Text("best configurations"), *map(Text, details))
+
+
+def error_text(rung: Rung) -> str:
+    """An error rate with its length and interval, in percent."""
+    low, high = rung.interval
+    return f"{100 * rung.error:.2f} % at T = {rung.length} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def rate_text(rate: float) -> str:
+    """A decay rate in nats per step."""
+    return "-" if math.isnan(rate) else f"{rate:+.3f} /step"
+
+
+def life_text(steps: float) -> str:
+    """A half-life in steps."""
+    if math.isnan(steps):
+        return "-"
+    return "no decay" if math.isinf(steps) else f"{steps:.1f} steps"
+
+
+def parameters_text(parameters: Mapping[str, Parameter]) -> str:
+    """Hyperparameters on a line."""
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()
+    )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+
+
+def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; headings that end in a blank are set to the right."""
+    table = _table(title)
+    for heading in headings:
+        table.add_column(heading.strip(), justify="right" if heading.endswith(" ") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _brief(model: ModelProgress) -> str:
+    best = "" if model.best_length is None else f" best {model.best_length}"
+    return f"{model.n_settled}/{model.n_trials}{best}"
+
+
+def _left(watched: Watched, elapsed: float) -> str:
+    """Time left, from the share of the budget that this run has worked off so far."""
+    settled = sum(model.n_settled for model in watched.progress.values()) - watched.n_settled_before
+    remaining = sum(model.n_trials - model.n_settled for model in watched.progress.values())
+    if settled == 0:
+        return "time left unknown until a trial has ended"
+    return f"about {duration(elapsed / settled * remaining)} left"
+
+
+def _trouble(watched: Watched) -> str:
+    error, pending = watched.tracking_error(), watched.n_pending()
+    return f"tracking waits ({pending} entries kept on disk): {error}" if error else ""

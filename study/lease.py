@@ -1,0 +1,63 @@
+"""Holding a study while it runs: signs of life, requests to stop, signals."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from study.errors import LonglagError
+from study.search.catalogue import Catalogue, Owner
+
+BEAT_S = 2.0
+"""Seconds between two signs of life of a running study, and between two looks for a request to stop."""
+
+
+@contextmanager
+def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event) -> Iterator[None]:
+    """Signs of life while the body runs; a request to stop, or the loss of the lease, sets ``stop``."""
+    over = threading.Event()
+    failures: list[LonglagError] = []
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            try:
+                catalogue.beat(name, owner)
+                if catalogue.stop_requested(name):
+                    stop.set()
+            except LonglagError as error:
+                failures.append(error)
+                stop.set()
+                return
+
+    thread = threading.Thread(target=beat, name="longlag-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop``; a second one interrupts at once. Elsewhere than in the main thread: nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

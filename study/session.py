@@ -1,0 +1,326 @@
+"""The verbs of the service, and the composition root: the only place that builds adapters."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.conductor import Conductor, ModelProgress
+from study.errors import LonglagError, UserError
+from study.evaluation import evaluate, load_weights
+from study.lease import beating, stopping_on_signals
+from study.outcome import Metric, Outcome, Rung, TrialKey
+from study.plan import StudyPlan
+from study.query import best, find_trial
+from study.record import TrialRecord
+from study.report import Json, row
+from study.search.catalogue import Catalogue, Header, StudyState
+from study.search.model_search import ModelSearch
+from study.search.storage import open_storage
+from study.settings import Settings, prepare_home
+from study.spec import Spec
+from study.study_file import dump_spec, parse_spec
+from study.tracking.sink import MlflowSink, TrialCard, check_tracking, download_weights, embedded_uri
+
+FLUSH_S = 60.0
+"""Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a live display may read while a study runs; ``n_pending`` and ``tracking_error`` tell of the tracking."""
+
+    plan: StudyPlan
+    progress: dict[str, ModelProgress]
+    started_s: float
+    n_settled_before: int
+    n_pending: Callable[[], int]
+    tracking_error: Callable[[], str | None]
+
+
+Watch = Callable[[Watched], AbstractContextManager[None]]
+"""A live display: entered when training starts, left when it ends."""
+
+
+class Session:
+    """Everything that can be done with studies; each method is a verb of the command line."""
+
+    def __init__(self, settings: Settings) -> None:
+        """A session on these settings; nothing is opened before it is needed."""
+        self.settings = settings
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow's data is."""
+        return self.settings.tracking_uri or embedded_uri(self.settings.home)
+
+    def launch(
+        self,
+        spec: Spec,
+        *,
+        n_workers: int | None = None,
+        address: str | None = None,
+        watch: Watch = lambda watched: nullcontext(),
+    ) -> StudyState:
+        """Run a study to its end; one that exists with the same specification is taken up where it is.
+
+        Args:
+            spec: what to run.
+            n_workers: stacks trained at a time; None for all cores or GPUs.
+            address: host:port of a Ray cluster; None starts one on this machine.
+            watch: live display.
+
+        Returns:
+            ``done``, or ``stopped`` if it was stopped.
+
+        Raises:
+            UserError: something asked for is not there, or the name is taken by another specification.
+            LonglagError: a service failed while the study ran; it can be resumed.
+        """
+        prepare_home(self.settings.home)
+        catalogue = self._catalogue(create=True)
+        header = catalogue.find(spec.name)
+        if header is not None:
+            if parse_spec(header.specification) != spec:
+                raise UserError(
+                    f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
+                    "(--name gives this one its own)"
+                )
+            if header.state is StudyState.DONE:
+                return StudyState.DONE
+            if header.owner is not None:
+                raise UserError(
+                    f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}"
+                )
+        check_tracking(self.tracking_uri)
+        # Ray takes seconds to import and to start: after everything that may be refused at once.
+        from study.execution.cluster import connect
+        from study.execution.run import run
+
+        with connect(address, n_workers, header.device if header else spec.device) as cluster:
+            if header is None:
+                catalogue.create(spec.name, specification=dump_spec(spec), device=cluster.device)
+            plan = spec.plan(cluster.device)
+            n_stacks = len(plan.models) * plan.search.n_trials
+            with self._owned(catalogue, spec, plan) as (conductor, watched, stop), watch(watched):
+                run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
+                return StudyState.DONE if conductor.done else StudyState.STOPPED
+
+    def resume(
+        self,
+        name: str,
+        *,
+        n_workers: int | None = None,
+        address: str | None = None,
+        watch: Watch = lambda watched: nullcontext(),
+    ) -> StudyState:
+        """Take a study up again that was stopped or whose process died; see ``launch``."""
+        return self.launch(self.spec(name), n_workers=n_workers, address=address, watch=watch)
+
+    def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:
+        """Ask the process that runs a study to stop, and wait until it has; settle the study of a dead process.
+
+        Raises:
+            LonglagError: the process has not stopped in time.
+        """
+        catalogue = self._catalogue()
+        header = catalogue.get(name)
+        if header.owner is not None:
+            catalogue.request_stop(name)
+            deadline = time.monotonic() + patience_s
+            while (header := catalogue.get(name)).owner is not None:
+                if time.monotonic() > deadline:
+                    raise LonglagError(
+                        f"{header.owner} was asked to stop {name!r}, but has not within {patience_s:.0f} s"
+                    )
+                time.sleep(0.2)
+        if header.state is StudyState.INTERRUPTED:
+            spec = parse_spec(header.specification)
+            with self._owned(catalogue, spec, spec.plan(header.device)):
+                pass
+            header = catalogue.get(name)
+        return header.state
+
+    def studies(self) -> list[tuple[Header, StudyPlan, list[TrialRecord]]]:
+        """All studies with their plans and trials, in order of creation."""
+        if self.settings.missing_file is not None:
+            return []
+        catalogue = self._catalogue()
+        headers = [catalogue.get(name) for name in catalogue.names()]
+        return [
+            (header, parse_spec(header.specification).plan(header.device), catalogue.records(header.name))
+            for header in headers
+        ]
+
+    def study(self, name: str) -> tuple[Header, StudyPlan, list[TrialRecord]]:
+        """One study with its plan and trials; raises UserError if there is none."""
+        catalogue = self._catalogue()
+        header = catalogue.get(name)
+        return header, parse_spec(header.specification).plan(header.device), catalogue.records(name)
+
+    def spec(self, name: str) -> Spec:
+        """The specification that a study was launched with."""
+        return parse_spec(self._catalogue().get(name).specification)
+
+    def best(
+        self,
+        name: str | None = None,
+        *,
+        task: str | None = None,
+        model: str | None = None,
+        min_length: int | None = None,
+        top: int | None = None,
+    ) -> list[dict[str, Json]]:
+        """The best trials of one study, or of all, as rows; see ``study.query.best``.
+
+        Raises:
+            UserError: there are no trials that have measured anything.
+        """
+        chosen = self.studies() if name is None else [self.study(name)]
+        chosen = [entry for entry in chosen if task is None or entry[1].task.name == task]
+        plans = {header.name: plan for header, plan, _ in chosen}
+        every = [record for _, _, records in chosen for record in records]
+        if not best(every, top=1):
+            where = f"study {name!r}" if name else "any study" + (f" of task {task}" if task else "")
+            raise UserError(f"the best trials need one that has ended, but there is none in {where}")
+        found = best(every, model=model, min_length=min_length, top=top)
+        return [_described(record, plans[record.key.study]) for record in found]
+
+    def show(self, name: str, trial: str) -> dict[str, Json]:
+        """All that is known of one trial."""
+        _, plan, records = self.study(name)
+        return _described(find_trial(records, [model.name for model in plan.models], trial), plan)
+
+    def export(self, name: str, trial: str, target: Path | None = None) -> Path:
+        """Write a trial as a study that ``launch`` can run again, with its weights and its outcome.
+
+        Returns:
+            The folder, with ``study.yaml``, ``weights.safetensors`` and ``outcome.json``.
+
+        Raises:
+            UserError: there is no such trial, it has no weights (yet), or the folder is not empty.
+        """
+        _, plan, records = self.study(name)
+        record = find_trial(records, [model.name for model in plan.models], trial)
+        if record.outcome is None or record.run_id is None:
+            raise UserError(f"only a trial that has ended can be exported, but {record.key} is {record.status}")
+        label = f"{name}-{record.key.model}-{record.key.number}"
+        folder = target or Path(label)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"the folder to export to must be new or empty, but {folder} is not")
+        weights = download_weights(self.tracking_uri, record.run_id, folder)
+        weights.rename(folder / "weights.safetensors")
+        pinned = self.spec(name).pinned(record.key.model, record.parameters, record.seed, label)
+        (folder / "study.yaml").write_text(dump_spec(pinned), encoding="utf-8")
+        (folder / "outcome.json").write_text(json.dumps(_described(record, plan), indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    def evaluate(self, folder: Path, *, n_sequences: int, draw: int) -> tuple[Rung, ...]:
+        """Climb the ladder again with an exported network, on fresh sequences; see ``study.evaluation``."""
+        try:
+            spec = parse_spec((folder / "study.yaml").read_text(encoding="utf-8"), source=str(folder / "study.yaml"))
+        except OSError as error:
+            raise UserError(
+                f"an exported trial is needed, but {folder}/study.yaml cannot be read: {error.strerror}"
+            ) from None
+        weights = load_weights(folder / "weights.safetensors")
+        return evaluate(spec.plan("cpu"), weights, n_sequences=n_sequences, draw=draw)
+
+    def _catalogue(self, *, create: bool = False) -> Catalogue:
+        missing = self.settings.missing_file
+        if missing is not None and not create:
+            raise UserError(f"there must be a study first, but there is none in {missing.parent}: launch one")
+        return Catalogue(open_storage(self.settings.storage_uri))
+
+    @contextmanager
+    def _owned(
+        self, catalogue: Catalogue, spec: Spec, plan: StudyPlan
+    ) -> Iterator[tuple[Conductor, Watched, threading.Event]]:
+        """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner."""
+        owner = catalogue.acquire(spec.name)
+        state = StudyState.FAILED
+        try:
+            storage = open_storage(self.settings.storage_uri)
+            searches = {
+                model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models
+            }
+            sink = MlflowSink(self.tracking_uri, self.settings.home / "spool" / spec.name, study=spec.name)
+            sink.open_study(parameters=_described_plan(plan), specification=dump_spec(spec))
+            conductor = Conductor(plan, searches, _Tracking(sink, spec, plan))
+            watched = Watched(
+                plan=plan,
+                progress=conductor.progress,
+                started_s=time.monotonic(),
+                n_settled_before=sum(model.n_settled for model in conductor.progress.values()),
+                n_pending=sink.pending,
+                tracking_error=sink.last_error,
+            )
+            stop = threading.Event()
+            try:
+                with beating(catalogue, spec.name, owner, stop), stopping_on_signals(stop):
+                    yield conductor, watched, stop
+                state = StudyState.DONE if conductor.done else StudyState.STOPPED
+            finally:
+                if not conductor.done:
+                    conductor.interrupt()
+                sink.close_study(status=str(state))
+                sink.close(FLUSH_S)
+                for key, run_id in sink.run_ids().items():
+                    searches[key.model].attach_run(key.number, run_id)
+        finally:
+            catalogue.release(spec.name, state)
+
+
+class _Tracking:
+    """The conductor's tracker on top of the MLflow sink: puts on each trial's card what the study knows of it."""
+
+    def __init__(self, sink: MlflowSink, spec: Spec, plan: StudyPlan) -> None:
+        self._sink, self._spec, self._plan = sink, spec, plan
+
+    def open_trial(self, record: TrialRecord) -> None:
+        label = f"{record.key.study}-{record.key.model}-{record.key.number}"
+        pinned = self._spec.pinned(record.key.model, record.parameters, record.seed, label)
+        self._sink.open_trial(
+            TrialCard(
+                key=record.key,
+                task=self._plan.task.name,
+                cell=self._plan.model(record.key.model).cell,
+                parameters=record.parameters,
+                configuration=dump_spec(pinned),
+            )
+        )
+
+    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
+        self._sink.log_metrics(key, metrics)
+
+    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
+        self._sink.close_trial(key, outcome, weights)
+
+    def interrupt_trial(self, key: TrialKey) -> None:
+        self._sink.interrupt_trial(key)
+
+
+def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
+    return row(record, plan.task.name, plan.model(record.key.model).cell)
+
+
+def _described_plan(plan: StudyPlan) -> dict[str, str]:
+    training = plan.training
+    return {
+        "task": plan.task.name,
+        "models": ", ".join(model.name for model in plan.models),
+        "ladder": ", ".join(map(str, training.ladder)),
+        "lengths": f"{training.shortest} to {training.longest}",
+        "n_updates": str(training.n_updates),
+        "batch_size": str(training.batch_size),
+        "sampler": plan.search.sampler,
+        "n_trials": str(plan.search.n_trials),
+        "stack_size": str(plan.search.stack_size),
+        "seed": str(plan.seed),
+        "device": plan.device,
+    }
