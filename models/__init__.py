@@ -1,0 +1,21 @@
+"""What remembers: recurrent cells, their initialisers, and whole networks of them, stacked."""
+
+from __future__ import annotations
+
+from models.activation import ACTIVATIONS
+from models.cell import Cell
+from models.elman import Elman
+from models.gru import Gru
+from models.lstm import Lstm
+
+CELLS: dict[str, Cell] = {
+    "elman_tanh": Elman(ACTIVATIONS["tanh"]),
+    "elman_logistic": Elman(ACTIVATIONS["logistic"]),
+    "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
+    "gru": Gru(),
+    "lstm": Lstm(),
+}
+"""Every cell by the name that a study file uses."""
+
+FAST_CELLS: dict[str, Cell] = {}
+"""The cells that can propagate moments through dropout (``dropout: fast``), by the same names."""

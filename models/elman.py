@@ -1,0 +1,88 @@
+"""The simple recurrent network of Elman."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.activation import Activation
+from models.cell import Cell, Drive, Flow, State, Tape, Weights
+
+
+class Elman(Cell):
+    """``a_t = drive_t + h_{t-1} W``, ``h_t = f(a_t)``, with W = ``recurrent`` ``[K, H, H]``.
+
+    Source: Elman 1990. Differs: nothing.
+    """
+
+    source = "Elman 1990"
+    n_gates = 1
+    candidate_gate = 0
+
+    def __init__(self, activation: Activation) -> None:
+        """A cell with this nonlinearity."""
+        self.activation = activation
+
+    def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
+        """The recurrent matrix."""
+        return {"recurrent": (n_hidden, n_hidden)}
+
+    def start(self, drive: Drive) -> State:
+        """Zero."""
+        return (torch.zeros_like(drive[0]),)
+
+    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+        """One step, see the class."""
+        hidden = state[0] if mask is None else state[0] * mask
+        return (self.activation.function(torch.baddbmm(drive[0], hidden, weights["recurrent"])),)
+
+    def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+        """All steps; ``saved`` is empty."""
+        (mean,) = drive
+        states = torch.empty_like(mean)
+        hidden = torch.zeros_like(mean[:, 0])
+        for t in range(mean.shape[1]):
+            if mask is not None:
+                hidden = hidden * mask[:, t]
+            hidden = self.activation.function(torch.baddbmm(mean[:, t], hidden, weights["recurrent"]))
+            states[:, t] = hidden
+        return Tape(states=states, activations=states, saved=())
+
+    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+        """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and ``dE/dW = sum_t (m_t h_{t-1})^T delta_t``."""
+        states = tape.states
+        length, n_read = states.shape[1], cotangent.shape[1]
+        slope = self.activation.slope_from_value(states)
+        delta = torch.empty_like(states)
+        transposed = weights["recurrent"].mT
+        arriving = cotangent[:, -1]
+        for t in reversed(range(length)):
+            now = arriving * slope[:, t]
+            delta[:, t] = now
+            if t > 0:
+                arriving = torch.bmm(now, transposed)
+                if mask is not None:
+                    arriving *= mask[:, t]
+                if t - 1 >= length - n_read:
+                    arriving += cotangent[:, t - 1 - length + n_read]
+        gradient = recurrent_gradient(states, mask, delta)
+        return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
+
+    def relative_slope(self, activations: Tensor) -> Tensor:
+        """``f'(a) / f'_max``."""
+        return self.activation.slope_from_value(activations) / self.activation.slope_max
+
+
+def recurrent_gradient(states: Tensor, mask: Tensor | None, delta: Tensor) -> Tensor:
+    """``sum_t (m_t h_{t-1})^T delta_t``, the gradient of a recurrent matrix, as one product per member.
+
+    Args:
+        states: h_t, ``[K, T, B, H]``; the state before the first step is zero.
+        mask: ``[K, T, B, H]`` or None.
+        delta: error signals at what the matrix feeds, ``[K, T, B, F]``.
+
+    Returns:
+        ``[K, H, F]``.
+    """
+    before = states[:, :-1] if mask is None else states[:, :-1] * mask[:, 1:]
+    return before.flatten(1, 2).mT @ delta[:, 1:].flatten(1, 2)

@@ -1,0 +1,65 @@
+"""Initialisers of a recurrent matrix, each at its natural scale; the caller multiplies by the initialisation scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+Initialiser = Callable[[Generator, int], Tensor]
+"""(generator on the CPU, n_hidden) -> float64 ``[H, H]``, laid out so that the net input is ``state @ matrix``."""
+
+FAN_IN = 15
+"""Incoming connections of a unit in ``sparse``."""
+
+_MAX_DRAWS = 100
+
+
+def gaussian(generator: Generator, n_hidden: int) -> Tensor:
+    """Independent normal entries with standard deviation ``1 / sqrt(n_hidden)``; spectral radius about 1.
+
+    Source: Glorot & Bengio 2010, in the normal form; Girko 1984 for the radius. Differs: nothing.
+    """
+    return torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64) / n_hidden**0.5
+
+
+def orthogonal(generator: Generator, n_hidden: int) -> Tensor:
+    """A random orthogonal matrix, uniform on the group: ``Q diag(sign R_ii)`` of a Gaussian matrix's QR factors.
+
+    Source: Saxe et al. 2014 (as an initialiser); Mezzadri 2007 (the sign). Differs: nothing.
+    """
+    q, r = torch.linalg.qr(torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64))
+    return q * r.diagonal().sign()
+
+
+def identity(generator: Generator, n_hidden: int) -> Tensor:
+    """The identity; draws nothing.
+
+    Source: Le, Jaitly & Hinton 2015. Differs: nothing.
+    """
+    return torch.eye(n_hidden, dtype=torch.float64)
+
+
+def sparse(generator: Generator, n_hidden: int) -> Tensor:
+    """At most 15 normal incoming weights for each unit, the rest zero, scaled to spectral radius 1.
+
+    Source: Martens & Sutskever 2011; Sutskever et al. 2013, section 4 (the radius as a scale). Differs: a draw whose
+    spectral radius is 0, possible for very small networks, is drawn again.
+    """
+    for _ in range(_MAX_DRAWS):
+        matrix = torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64)
+        order = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0)
+        matrix = torch.where(order < FAN_IN, matrix, 0)
+        radius = torch.linalg.eigvals(matrix).abs().max()
+        if radius > 0:
+            return matrix / radius
+    raise ArithmeticError(f"spectral radius > 0 must hold, but {_MAX_DRAWS} draws at n_hidden={n_hidden} gave 0")
+
+
+INITIALISERS: dict[str, Initialiser] = {
+    "gaussian": gaussian,
+    "orthogonal": orthogonal,
+    "identity": identity,
+    "sparse": sparse,
+}
