@@ -1,0 +1,163 @@
+"""A stack is its members: same trajectories as alone, whatever is mixed, compacted, saved or restored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models import CELLS, FAST_CELLS
+from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.training.stack import Stack
+
+TRAINING = TrainingPlan(
+    n_updates=20,
+    batch_size=6,
+    shortest=8,
+    longest=14,
+    batches="shared",
+    report_every=10,
+    evaluate_every=20,
+    rungs=(),
+    keep=0.5,
+    ladder=(10, 14),
+    n_interim=500,
+    n_final=1000,
+)
+
+MIXED = (
+    Hyperparameters(init="gaussian", optimiser="sgd", learning_rate=0.1, clip_norm=0.5),
+    Hyperparameters(init="identity", init_scale=0.9, optimiser="adam", learning_rate=0.01),
+    Hyperparameters(init="orthogonal", input_scale=0.3, optimiser="nesterov", learning_rate=0.05, forget_bias=3.0),
+    Hyperparameters(init="sparse", init_scale=1.2, optimiser="rmsprop", learning_rate=0.003, clip_norm=float("inf")),
+)
+
+
+def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = "temporal_order") -> StackPlan:
+    rates = {} if dropout == "none" else {"p_drop_input": 0.1, "p_drop_recurrent": 0.2}
+    members = tuple(
+        Member(number=number, hyperparameters=replace(chosen, dropout=dropout, **rates), seed=100 + number)
+        for number, chosen in enumerate(MIXED)
+    )
+    return StackPlan(
+        study="s",
+        model="m",
+        cell=cell,
+        n_hidden=7,
+        task=TaskPlan(name=task),
+        training=replace(TRAINING, batches=batches),
+        seed=11,
+        device="cpu",
+        members=members,
+    )
+
+
+def kinds() -> list[tuple[str, str]]:
+    return [
+        (cell, dropout)
+        for cell in CELLS
+        for dropout in ("none", "dropout", *(["fast"] if cell in FAST_CELLS else []))
+    ]
+
+
+@pytest.mark.parametrize(("cell", "dropout"), kinds())
+@pytest.mark.parametrize("batches", ["shared", "own"])
+def test_train_gives_each_member_its_trajectory_alone(cell: str, dropout: str, batches: str) -> None:
+    whole = plan(cell, dropout, batches)
+    together = Stack(whole, dtype=torch.float64)
+    losses = together.train(20)
+    for k, member in enumerate(whole.members):
+        alone = Stack(replace(whole, members=(member,)), dtype=torch.float64)
+        loss = alone.train(20)[0]
+        # In float64 only the order of sums may differ; twenty updates amplify it.
+        torch.testing.assert_close(together.flat[k], alone.flat[0], rtol=1e-9, atol=1e-11)
+        assert losses[k].loss == pytest.approx(loss.loss, rel=1e-9)
+
+
+def test_train_gives_each_member_its_trajectory_alone_to_rounding_in_float32() -> None:
+    whole = plan("elman_tanh")
+    together = Stack(whole)
+    together.train(20)
+    for k, member in enumerate(whole.members):
+        alone = Stack(replace(whole, members=(member,)))
+        alone.train(20)
+        # Float32 rounding, amplified over twenty updates.
+        torch.testing.assert_close(together.flat[k], alone.flat[0], rtol=1e-3, atol=1e-4)
+
+
+def test_train_differs_between_members_with_own_batches_and_equal_hyperparameters() -> None:
+    own = plan("elman_tanh", batches="own")
+    same = tuple(replace(member, hyperparameters=MIXED[0]) for member in own.members[:2])
+    stack = Stack(replace(own, members=same))
+    stack.train(3)
+    assert not torch.equal(stack.flat[0], stack.flat[1])
+
+
+def test_train_clips_each_member_at_its_own_norm() -> None:
+    whole = plan("elman_tanh")
+    sgd = Hyperparameters(init="orthogonal", init_scale=3.0, optimiser="sgd", learning_rate=1.0)
+    norms = (1e-3, 0.2, float("inf"))
+    members = tuple(
+        Member(number=k, hyperparameters=replace(sgd, clip_norm=norm), seed=5) for k, norm in enumerate(norms)
+    )
+    stack = Stack(replace(whole, members=members), dtype=torch.float64)
+    before = stack.flat.clone()
+    intervals = stack.train(1)
+    moved = (stack.flat - before).norm(dim=1).tolist()
+    raw = intervals[2].metrics["gradient/norm"]
+    assert moved == pytest.approx([min(raw, norm) for norm in norms], rel=1e-12)
+    assert [one.metrics["gradient/clipped_fraction"] for one in intervals] == [float(raw > norm) for norm in norms]
+
+
+def test_compact_leaves_the_others_on_their_way() -> None:
+    whole = plan("lstm")
+    shrunk, full = Stack(whole, dtype=torch.float64), Stack(whole, dtype=torch.float64)
+    shrunk.train(7)
+    shrunk.compact([1, 3])
+    shrunk.train(7)
+    full.train(14)
+    assert [member.number for member in shrunk.members] == [1, 3]
+    torch.testing.assert_close(shrunk.flat, full.flat[[1, 3]], rtol=1e-9, atol=1e-11)
+
+
+def test_from_bytes_goes_on_as_if_never_interrupted() -> None:
+    whole = plan("gru", "dropout")
+    stack = Stack(whole)
+    stack.train(6)
+    stack.compact([0, 2, 3])
+    restored = Stack.from_bytes(whole, stack.to_bytes())
+    stack.train(9)
+    restored.train(9)
+    assert restored.n_updates == stack.n_updates == 15
+    assert [member.number for member in restored.members] == [0, 2, 3]
+    assert torch.equal(restored.flat, stack.flat)
+
+
+def test_load_weights_puts_back_what_member_weights_gave() -> None:
+    whole = plan("lstm")
+    trained, blank = Stack(whole), Stack(whole)
+    trained.train(5)
+    blank.load_weights([trained.member_weights(k) for k in range(4)])
+    assert torch.equal(blank.flat, trained.flat)
+
+
+def test_diverged_names_the_member_that_is_not_finite() -> None:
+    stack = Stack(plan("elman_tanh"))
+    stack.flat[2, 4] = float("inf")
+    assert stack.diverged() == [False, False, True, False]
+
+
+def test_train_reports_a_members_non_finite_gradients_and_spares_the_others() -> None:
+    whole = plan("elman_rectifier")
+    wild = Hyperparameters(init="identity", init_scale=1e3, optimiser="sgd", learning_rate=1.0, clip_norm=float("inf"))
+    members = (Member(number=0, hyperparameters=wild, seed=1), whole.members[1])
+    stack = Stack(replace(whole, members=members))
+    wild_one, tame = stack.train(10)
+    assert stack.diverged() == [True, False]
+    assert wild_one.metrics["gradient/nonfinite"] > 0
+    assert tame.metrics["gradient/nonfinite"] == 0
+    alone = Stack(replace(whole, members=(members[1],)))
+    alone.train(10)
+    # Float32 rounding over ten updates.
+    torch.testing.assert_close(stack.flat[1], alone.flat[0], rtol=1e-3, atol=1e-4)
