@@ -1,0 +1,160 @@
+"""The bracket: who leaves when, with what, and that nothing depends on interruptions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from study.outcome import Outcome, Status
+from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.training.bracket import Bracket, Departure
+from study.training.stack import Stack
+
+TRAINING = TrainingPlan(
+    n_updates=40,
+    batch_size=5,
+    shortest=6,
+    longest=10,
+    batches="shared",
+    report_every=15,
+    evaluate_every=40,
+    rungs=(10, 20),
+    keep=0.5,
+    ladder=(6, 10),
+    n_interim=250,
+    n_final=1000,
+)
+
+
+def plan(n_members: int = 5, **changes: object) -> StackPlan:
+    members = tuple(
+        Member(number=10 + k, hyperparameters=Hyperparameters(learning_rate=0.01 * (k + 1)), seed=k)
+        for k in range(n_members)
+    )
+    return StackPlan(
+        study="s",
+        model="m",
+        cell="elman_tanh",
+        n_hidden=5,
+        task=TaskPlan(name="temporal_order"),
+        training=replace(TRAINING, **changes),  # type: ignore[arg-type]
+        seed=2,
+        device="cpu",
+        members=members,
+    )
+
+
+def play(bracket: Bracket) -> tuple[list[int], dict[int, Departure]]:
+    stops, departed = [], {}
+    while not bracket.done:
+        progress = bracket.advance()
+        stops.append(progress.n_updates)
+        for departure in progress.departures:
+            assert departure.number not in departed
+            departed[departure.number] = departure
+    return stops, departed
+
+
+def test_advance_stops_at_reports_rungs_evaluations_and_the_end() -> None:
+    stops, departed = play(Bracket(plan()))
+    assert stops == [10, 15, 20, 30, 40]
+    assert sorted(departed) == [10, 11, 12, 13, 14]
+
+
+def test_advance_halves_at_rungs_and_completes_the_rest() -> None:
+    _, departed = play(Bracket(plan()))
+    ended = [(one.outcome.status, one.outcome.n_updates) for one in departed.values()]
+    # Of five, ceil(2.5) = 3 go on past the first rung, and ceil(1.5) = 2 past the second.
+    assert sorted(ended) == [
+        (Status.COMPLETE, 40),
+        (Status.COMPLETE, 40),
+        (Status.PRUNED, 10),
+        (Status.PRUNED, 10),
+        (Status.PRUNED, 20),
+    ]
+
+
+def test_advance_never_prunes_a_stack_of_one() -> None:
+    _, departed = play(Bracket(plan(1)))
+    assert departed[10].outcome.status is Status.COMPLETE
+
+
+def test_outcome_is_measured_on_the_final_number_of_sequences() -> None:
+    _, departed = play(Bracket(plan()))
+    for one in departed.values():
+        assert one.outcome.rungs
+        assert all(rung.n_sequences == 1000 for rung in one.outcome.rungs)
+        assert one.outcome.error_flow
+        assert one.outcome.metrics["gradient/decay_rate"] == one.outcome.metrics["gradient/decay_rate"]
+
+
+def test_a_member_that_diverges_leaves_as_complete_with_what_it_measured_and_the_rest_goes_on() -> None:
+    base = plan(3, rungs=())
+    wild = Hyperparameters(init="identity", init_scale=1e3, learning_rate=1e3, clip_norm=float("inf"))
+    members = (replace(base.members[0], hyperparameters=wild), *base.members[1:])
+    stops, departed = play(Bracket(replace(base, cell="elman_rectifier", members=members)))
+    outcome = departed[10].outcome
+    assert outcome.status is Status.COMPLETE
+    assert outcome.diverged
+    assert outcome.dependency_length == 0
+    assert outcome.rungs[0].n_failed == 1000
+    assert outcome.n_updates == stops[0]
+    assert [departed[number].outcome.n_updates for number in (11, 12)] == [40, 40]
+
+
+def test_a_member_that_solves_the_ladder_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket = Bracket(plan(2, ladder=(6,), evaluate_every=5, rungs=()))
+
+    def perfect(purpose: str, n_sequences: int, indices: list[int]) -> list[tuple[object, ...]]:
+        from study.outcome import Rung
+
+        number = [bracket.stack.members[k].number for k in indices]
+        return [(Rung(length=6, lag=4, n_failed=0 if n == 11 else n_sequences, n_sequences=n_sequences),) for n in number]
+
+    monkeypatch.setattr(bracket.stack, "evaluate", perfect)
+    progress = bracket.advance()
+    assert [(one.number, one.outcome.status, one.outcome.n_updates) for one in progress.departures] == [
+        (11, Status.COMPLETE, 5)
+    ]
+    assert [member.number for member in bracket.stack.members] == [10]
+
+
+def test_a_member_that_solves_only_the_interim_sequences_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket = Bracket(plan(1, ladder=(6,), evaluate_every=5, rungs=()))
+
+    def lucky(purpose: str, n_sequences: int, indices: list[int]) -> list[tuple[object, ...]]:
+        from study.outcome import Rung
+
+        failed = 0 if purpose.startswith("interim") else n_sequences
+        return [(Rung(length=6, lag=4, n_failed=failed, n_sequences=n_sequences),) for _ in indices]
+
+    monkeypatch.setattr(bracket.stack, "evaluate", lucky)
+    assert bracket.advance().departures == []
+    assert not bracket.done
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_outcomes_do_not_depend_on_a_restart_from_a_checkpoint(stop_after: int) -> None:
+    def outcomes(bracket: Bracket) -> dict[int, tuple[Outcome, dict[str, torch.Tensor]]]:
+        return {number: (one.outcome, one.weights) for number, one in play(bracket)[1].items()}
+
+    whole = outcomes(Bracket(plan()))
+    interrupted = Bracket(plan())
+    for _ in range(stop_after):
+        interrupted.advance()
+    resumed = outcomes(Bracket(plan(), Stack.from_bytes(plan(), interrupted.stack.to_bytes())))
+    for number, (outcome, weights) in resumed.items():
+        assert outcome == whole[number][0]
+        assert all(torch.equal(weights[name], whole[number][1][name]) for name in weights)
+
+
+def test_metrics_are_finite_or_infinite_but_never_nan() -> None:
+    bracket = Bracket(plan())
+    while not bracket.done:
+        for metrics in bracket.advance().metrics.values():
+            assert all(metric.value == metric.value for metric in metrics)
+            names = [metric.name for metric in metrics]
+            assert len(names) == len(set(names))
+            assert {"loss", "gradient/norm", "gradient/horizon", "lyapunov/max", "update_ratio/recurrent"} <= set(names)
