@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
-from study.search.sampler import sampler_for
+from study.search.sampler import random_sampler, sampler_for
 from study.search.space import suggest
 from study.search.storage import persist
 from study.seeds import derive
@@ -106,7 +105,7 @@ class ModelSearch:
         if self._search.sampler == "grid" or _point(template) not in earlier:
             return template
         for attempt in range(MAX_REDRAWS):
-            blank = optuna.create_study(sampler=RandomSampler(seed=derive(seed, "redraw", attempt)))
+            blank = optuna.create_study(sampler=random_sampler(derive(seed, "redraw", attempt)))
             template = self._template(blank, number)
             if _point(template) not in earlier:
                 break

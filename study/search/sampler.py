@@ -11,6 +11,15 @@ from study.plan import ModelPlan, SearchPlan
 from study.search.space import grid
 
 
+MAX_SEED = 2**32
+"""Numpy's legacy generator, which Optuna uses, takes no seed beyond."""
+
+
+def random_sampler(seed: int) -> RandomSampler:
+    """Independent uniform draws."""
+    return RandomSampler(seed=seed % MAX_SEED)
+
+
 def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) -> BaseSampler:
     """The sampler that draws trial ``number``, and nothing else; a pure function of its arguments.
 
@@ -20,18 +29,18 @@ def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) ->
     Source: Bergstra et al. 2011 (TPE); Falkner et al. 2018 (multivariate). Differs: Optuna's implementation.
     """
     if search.sampler == "random":
-        return RandomSampler(seed=seed)
+        return random_sampler(seed)
     if search.sampler == "grid":
         points = grid(model)
         with warnings.catch_warnings():
             # Only for being marked experimental; its one job, fixed values, is covered by our tests.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return PartialFixedSampler(points[number % len(points)], RandomSampler(seed=seed))
+            return PartialFixedSampler(points[number % len(points)], random_sampler(seed))
     with warnings.catch_warnings():
         # The argument group is marked experimental; without it conditional hyperparameters are drawn one by one.
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(
-            seed=seed,
+            seed=seed % MAX_SEED,
             n_startup_trials=search.n_startup,
             n_ei_candidates=24,
             multivariate=True,

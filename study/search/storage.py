@@ -70,5 +70,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in one line; SQLAlchemy and Optuna wrap the driver's own words in paragraphs."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, OperationalError) and error.orig is not None:
+        error = error.orig
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
