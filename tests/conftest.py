@@ -1,0 +1,86 @@
+"""What every test shares: a home and an environment of its own, and PostgreSQL for those that ask for it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_FIXED = {
+    # Ray would else write a token into the home directory, and keep its mode in the environment for later tests.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_ABSENT = (
+    "LONGLAG_HOME",
+    "LONGLAG_STORAGE",
+    "MLFLOW_TRACKING_URI",
+    "PGPASSWORD",
+    "RAY_ADDRESS",
+    "RAY_AUTH_TOKEN_PATH",
+)
+_DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")
+"""Debian keeps the server's programs out of PATH, one folder per version."""
+
+_environment = pytest.MonkeyPatch()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before test modules are imported: MLflow reads it when it is imported."""
+    home = Path(tempfile.mkdtemp(prefix="longlag-home-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    config.add_cleanup(_environment.undo)
+    for name, value in {"HOME": str(home), **_FIXED}.items():
+        _environment.setenv(name, value)
+    for name in _ABSENT:
+        _environment.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty database in a PostgreSQL of this session, reachable only through a socket in its folder."""
+    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
+    if initdb is None or pg_ctl is None:
+        pytest.skip("PostgreSQL's programs initdb and pg_ctl are not installed")
+    # Not pytest's own temporary folder: only its owner may enter that, and a socket's path has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="longlag-postgres-", dir="/tmp") as folder:
+        user = _unprivileged_user()
+        if user is not None:
+            shutil.chown(folder, user)
+
+        def run(*command: str) -> None:
+            # Its output goes to a file: the server inherits it, and a pipe would stay open as long as the server runs.
+            with (Path(folder) / "commands.log").open("a") as log:
+                subprocess.run(command, user=user, cwd=folder, check=True, stdout=log, stderr=log)
+
+        data = f"{folder}/data"
+        run(
+            initdb, "--pgdata", data, "--username=longlag", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"
+        )
+        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+        run(pg_ctl, "start", "--wait", "--pgdata", data, "--log", f"{folder}/server.log", "--options", options)
+        try:
+            yield f"postgresql+psycopg://longlag@/postgres?host={folder}"
+        finally:
+            run(pg_ctl, "stop", "--wait", "--pgdata", data, "--mode=immediate")
+
+
+def _program(name: str) -> str | None:
+    newest_first = sorted(_DEBIAN_PROGRAMS.glob("*/bin"), reverse=True)
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(map(str, newest_first)))
+
+
+def _unprivileged_user() -> str | None:
+    """PostgreSQL refuses to run as root; None if we are not."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in known)
