@@ -1,11 +1,16 @@
-"""What has to be remembered: long-lag problems."""
+"""What has to be remembered: long-lag problems.
+
+A task is one file and one entry in ``TASKS``.
+"""
 
 from __future__ import annotations
 
+from tasks.adding import Adding
+from tasks.latch import Latch
 from tasks.task import Batch, Task
 from tasks.temporal_order import TemporalOrder
 
 __all__ = ["TASKS", "Batch", "Task"]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TemporalOrder,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TemporalOrder, Adding, Latch)}
 """Every task by the name that a study file uses."""

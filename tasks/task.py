@@ -30,8 +30,10 @@ class Batch:
 class Task(ABC):
     """A problem in which something seen early decides an answer that is read at the last R steps.
 
-    Outputs of a network are ``[K, R, B, n_out]`` (any leading axes are accepted); targets without a member axis are
-    shared by all members. ``symbolic`` says whether inputs travel as codes.
+    Outputs of a network are ``[K, R, B, n_out]``; targets without a member axis are shared by all members. ``symbolic``
+    says whether inputs travel as codes, and ``shortest_length`` is the least T that every variant can draw. A
+    constructor takes nothing but the keyword parameters of the variant, each of them a ``Literal`` where its values
+    are a closed set, so that the variants can be listed from the signature.
     """
 
     name: ClassVar[str]
@@ -43,15 +45,26 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
-        """Draw ``n_sequences`` sequences of ``length`` steps on the generator's device."""
+        """Draw ``n_sequences`` sequences of ``length`` steps on the generator's device.
+
+        The batch is a function of the generator's state and the arguments alone. Raises ValueError if ``length`` is
+        below ``shortest_length``.
+        """
 
     @abstractmethod
     def min_lag(self, length: int) -> int:
-        """Smallest number of steps, over all sequences of this length, from the earliest needed input to the answer."""
+        """Guaranteed lag at this length, in time steps: how long every sequence makes a network remember.
+
+        ``min over sequences and answers of r - s``: r is the step at which the answer is read, T - 1 where there is
+        one answer; s is the last step for which the inputs at s, s+1, ... still determine that answer. Whoever hears
+        only what comes after s cannot answer, so something has to be held for r - s steps. Steps count from 0, so that
+        an answer read at the step of the input itself has lag 0. Where the answer is told more than once, the last
+        telling counts.
+        """
 
     @abstractmethod
     def loss(self, batch: Batch, output: Tensor) -> Tensor:
-        """Training loss of each member, averaged over sequences and answers: ``[K]``."""
+        """Training loss of each member, averaged over sequences and answers: ``[K]``, differentiable in ``output``."""
 
     @abstractmethod
     def failed(self, batch: Batch, output: Tensor) -> Tensor:
@@ -63,4 +76,12 @@ class Task(ABC):
 
     @abstractmethod
     def oracle(self, batch: Batch) -> Tensor:
-        """Output of a network with perfect memory, computed from ``batch.inputs`` alone: ``[R, B, n_out]``."""
+        """Output of a network with perfect memory, computed from ``batch.inputs`` alone: ``[R, B, n_out]``.
+
+        No output has a lower loss. A member axis of the inputs is kept.
+        """
+
+    def _require(self, length: int) -> None:
+        """Raise ValueError for a length below the shortest."""
+        if length < self.shortest_length:
+            raise ValueError(f"length >= {self.shortest_length} must hold, but got length={length}")

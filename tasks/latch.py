@@ -1,0 +1,75 @@
+"""Latch: one bit, told at the very beginning, to be kept against noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import one_hot
+
+from tasks.task import Batch, Task
+
+N_TOLD = 3
+"""Number L of first steps that tell the class."""
+
+NOISE_SD = 0.2
+
+TARGET = 0.8
+
+
+class Latch(Task):
+    """The first three steps tell one of two classes, all later ones are noise; the class is read at the last step.
+
+    Lines 0 ... 5 are one-hot over class and step: at step t < 3 line ``3 * class + t`` is 1, and none later. Line 6 is
+    Gaussian noise of mean 0 and standard deviation 0.2 from step 3 on, and 0 before. The target is -0.8 for class 0 and
+    +0.8 for class 1. Each of the three steps tells the class by itself, so that the lag counts from the last of them.
+
+    Source: Bengio, Simard & Frasconi 1994, the minimal latch task, T = 20 and L = 3; known from others' accounts of
+    that paper. Differs: there the net is a single tanh unit and the loss is on the unit itself; here it is any network
+    with a linear readout. There the inputs h_t of the first L steps are trainable numbers, one set per class; here they
+    are the input weights of the six class lines, one per class, step and unit. There noise is added to the net input as
+    it is; here it comes through a trainable weight, so that a network can learn to let less of it in. The loss there is
+    the sum over patterns, here the mean. Accounts differ in whether 0.2 is the noise's standard deviation or variance,
+    and in which class has the target +0.8. The rule that fails a sequence, a wrong sign, is ours: the accounts give
+    none.
+    """
+
+    name = "latch"
+    source = "Bengio, Simard & Frasconi 1994, minimal latch task"
+    # One step of noise after the class is told.
+    shortest_length = N_TOLD + 1
+    symbolic = False
+    n_in = 2 * N_TOLD + 1
+    n_out = 1
+
+    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+        """Values ``[T, B, 7]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
+        self._require(length)
+        device = generator.device
+        classes = torch.randint(0, 2, (n_sequences,), generator=generator, device=device)
+        steps = torch.arange(N_TOLD, device=device)[:, None]
+        inputs = torch.zeros((length, n_sequences, self.n_in), device=device)
+        inputs[:N_TOLD, :, :-1] = one_hot(N_TOLD * classes + steps, self.n_in - 1).float()
+        inputs[N_TOLD:, :, -1].normal_(0.0, NOISE_SD, generator=generator)
+        return Batch(inputs=inputs, targets=TARGET * (2.0 * classes - 1.0)[None, :, None])
+
+    def min_lag(self, length: int) -> int:
+        """``T - 3``: from the last step that tells the class to the last step."""
+        return length - N_TOLD
+
+    def loss(self, batch: Batch, output: Tensor) -> Tensor:
+        """Half the mean squared error: ``[K]``."""
+        return (output - batch.targets).square().mean((-3, -2, -1)) / 2
+
+    def failed(self, batch: Batch, output: Tensor) -> Tensor:
+        """The output has not the target's sign: bool ``[K, B]``."""
+        # Said this way round, a NaN fails, as does 0.
+        return ~(output * batch.targets > 0).all(-1).all(-2)
+
+    def chance_error(self) -> float:
+        """One of two equally likely classes: 0.5."""
+        return 0.5
+
+    def oracle(self, batch: Batch) -> Tensor:
+        """The target of the class that the first step tells: ``[1, B, 1]``."""
+        first = batch.inputs[..., :1, :, :]
+        return TARGET * (first[..., N_TOLD : N_TOLD + 1] - first[..., :1])
