@@ -1,0 +1,194 @@
+"""Reaching MLflow: addresses, a client that is quiet and gives up in time, and questions asked outside a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from study.errors import LonglagError, UserError
+from study.outcome import TrialKey
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TRIAL, STUDY, MODEL = "longlag.trial", "longlag.study", "longlag.model"
+"""Tags that join a run to its trial."""
+
+WEIGHTS = "weights.safetensors"
+"""Name of the artifact that holds a trial's weights."""
+
+CHECK_S = 5.0
+"""Seconds within which a tracking server must answer before a study starts."""
+
+_PAGE = 1000
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Patience is the shipper's business; the client would wait 2 minutes for an answer, 8 times.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # The terminal belongs to the study's live table.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def embedded_uri(home: Path) -> str:
+    """Address of the MLflow database in a data directory; its artifacts lie in ``artifacts`` beside it."""
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a ``sqlite:///`` address; None for any other address."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def masked(text: str, uri: str) -> str:
+    """The text without the password that the address may hold."""
+    password = urlsplit(uri).password
+    for secret in {password, unquote(password)} if password else ():
+        text = text.replace(secret, "***")
+    return text
+
+
+def one_line(error: BaseException, uri: str) -> str:
+    """What went wrong, in at most 200 characters without the address's password."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return masked(lines[0], uri)[:200]
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of this address; imports MLflow, which takes two seconds.
+
+    Raises:
+        Exception: whatever the address makes MLflow and the database's driver raise.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # A retry is no news for the terminal either.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates; nothing we could do differently.
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
+    from mlflow import MlflowClient
+
+    if (file := database_file(uri)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(uri)
+
+
+def check_tracking(uri: str) -> None:
+    """Make sure that a study can be recorded at this address.
+
+    A server or database server is asked a question, which it has ``CHECK_S`` seconds to answer. An SQLite file need
+    only be one, or be missing from a folder that can be made: it is created when the first trial is recorded.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if (file := database_file(uri)) is not None:
+        _check_file(file)
+        return
+    if "://" not in uri:
+        raise UserError(f"a tracking address must be a URL such as http://localhost:5000, but got {uri!r}")
+    import mlflow  # noqa: F401  (so that its two seconds are not counted)
+
+    failures: list[str] = ["no answer"]
+
+    def ask() -> None:
+        try:
+            connect(uri).search_experiments(max_results=1)
+            failures.clear()
+        except Exception as error:  # noqa: BLE001  (the thread's edge: the error is told by the one who waits)
+            failures[:] = [one_line(error, uri)]
+
+    thread = threading.Thread(target=ask, name="longlag-check", daemon=True)
+    thread.start()
+    thread.join(CHECK_S)
+    if failures:
+        raise UserError(
+            f"the tracking server must answer within {CHECK_S:.0f} s, but {masked(uri, uri)} does not: {failures[0]}"
+        )
+
+
+def _check_file(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"), file.open("rb") as content:
+            magic = content.read(16)
+    except OSError as error:
+        raise UserError(f"the tracking database must be writable, but {file} is not: {error.strerror}") from None
+    if magic not in {b"", b"SQLite format 3\0"}:
+        raise UserError(f"the tracking database must be an SQLite file, but {file} is not")
+
+
+def runs_of(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """All runs of an experiment that were not deleted, the oldest first."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], max_results=_PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def trial_key(run: Run) -> TrialKey | None:
+    """The trial that a run belongs to; None for a run that is no trial's."""
+    tags = run.data.tags
+    number = tags.get(TRIAL, "").rpartition("/")[2]
+    if STUDY not in tags or MODEL not in tags or not number.isdecimal():
+        return None
+    return TrialKey(study=tags[STUDY], model=tags[MODEL], number=int(number))
+
+
+def find_run_ids(uri: str, study: str) -> dict[TrialKey, str]:
+    """The runs of a study's trials; none if MLflow does not know the study.
+
+    Raises:
+        LonglagError: MLflow does not answer.
+    """
+    try:
+        client = connect(uri)
+        experiment = client.get_experiment_by_name(study)
+        runs = [] if experiment is None else runs_of(client, experiment.experiment_id)
+    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
+        raise LonglagError(f"the runs of study {study!r} cannot be read from MLflow: {one_line(error, uri)}") from None
+    found: dict[TrialKey, str] = {}
+    for run in runs:
+        if (key := trial_key(run)) is not None and key.study == study:
+            found.setdefault(key, run.info.run_id)
+    return found
+
+
+def download_weights(uri: str, run_id: str, target: Path) -> Path:
+    """Fetch the weights of a trial into a folder, which is made if it is missing.
+
+    Returns:
+        The file, ``weights.safetensors`` in the folder.
+
+    Raises:
+        UserError: the run has no weights.
+        LonglagError: MLflow does not answer, or does not know the run.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        client = connect(uri)
+        if all(artifact.path != WEIGHTS for artifact in client.list_artifacts(run_id)):
+            raise UserError(f"a trial must have left weights to be exported, but run {run_id} has none")
+        return Path(client.download_artifacts(run_id, WEIGHTS, str(target)))
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001  (as above)
+        raise LonglagError(f"the weights of run {run_id} cannot be read from MLflow: {one_line(error, uri)}") from None

@@ -1,0 +1,152 @@
+"""The study's way to MLflow: calls that only write to a local journal, which a thread carries to the server."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from study.outcome import Metric, Outcome, TrialKey
+from study.tracking.entry import (
+    Entry,
+    MetricsLogged,
+    StudyClosed,
+    StudyOpened,
+    TrialCard,
+    TrialClosed,
+    TrialInterrupted,
+    TrialOpened,
+    encode,
+    model_answers,
+)
+from study.tracking.journal import Journal
+from study.tracking.recorder import Recorder
+from study.tracking.server import check_tracking, download_weights, embedded_uri, find_run_ids
+from study.tracking.shipper import Shipper
+
+__all__ = ["MlflowSink", "TrialCard", "check_tracking", "download_weights", "embedded_uri", "find_run_ids"]
+
+_NAME = re.compile(r"[A-Za-z0-9_\-. :/]{1,250}")
+
+
+class MlflowSink:
+    """Records one study in MLflow: an experiment of its name, a parent run, and under it a run for each trial.
+
+    No call waits for the server or fails because of it. What is written survives the death of this process and is
+    shipped by the next sink on the same folder. Metrics that are not a number are left out (a chart would break the
+    line there anyway); infinite ones are sent as they are: MLflow stores them as +-1.797e308, which its charts show as
+    infinite.
+
+    Every call but ``close``, ``pending``, ``last_error`` and ``run_ids`` raises LonglagError if the folder's disk is
+    full or broken; what had been written before stays.
+    """
+
+    def __init__(self, uri: str, spool: Path, *, study: str) -> None:
+        """Start recording, first of all what a dead process left in the folder.
+
+        Args:
+            uri: address of MLflow.
+            spool: folder of the journal, created if missing; one process at a time can use it.
+            study: name of the study.
+
+        Raises:
+            LonglagError: the folder is not writable, or in use.
+        """
+        self._journal = Journal(spool)
+        self._recorder = Recorder(uri, study)
+        self._shipper = Shipper(self._journal, self._recorder, spool / "refused.jsonl")
+        self._valid: set[str] = set()
+
+    def open_study(self, *, parameters: Mapping[str, str], specification: str) -> None:
+        """The study begins, or goes on; ``specification`` is kept as the artifact ``study.yaml``."""
+        self._append(StudyOpened(time_ms=_now_ms(), parameters=dict(parameters), specification=specification))
+
+    def open_trial(self, card: TrialCard) -> None:
+        """A trial has been asked, or taken up again: it gets a run, or its run is set running again."""
+        plain = TrialCard(
+            key=card.key,
+            task=card.task,
+            cell=card.cell,
+            parameters=dict(card.parameters),
+            configuration=card.configuration,
+        )
+        self._append(TrialOpened(time_ms=_now_ms(), card=plain))
+
+    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
+        """Values that a trial has reported, in non-decreasing order of updates.
+
+        Raises:
+            ValueError: a name is none that MLflow accepts.
+        """
+        for metric in metrics:
+            self._check_name(metric.name)
+        numbers = tuple(metric for metric in metrics if not math.isnan(metric.value))
+        if numbers:
+            self._append(MetricsLogged(key=key, metrics=numbers))
+
+    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None, figures: bool = True) -> None:
+        """A trial has ended.
+
+        Args:
+            key: which one.
+            outcome: its metrics go to the run as far as they are final: the last reported values are there already.
+            weights: file that is uploaded as ``weights.safetensors``, then deleted.
+            figures: whether to draw the error flow and the ladder.
+        """
+        path = None if weights is None else str(weights.absolute())
+        self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path, figures=figures))
+
+    def interrupt_trial(self, key: TrialKey) -> None:
+        """A trial is left for a later resumption; its run is killed until then."""
+        self._append(TrialInterrupted(time_ms=_now_ms(), key=key))
+
+    def close_study(self, *, status: str, outcomes: Mapping[TrialKey, Outcome] | None = None) -> None:
+        """The study has ended, for now or for good.
+
+        Args:
+            status: ``done`` finishes the parent run, ``failed`` fails it, anything else kills it.
+            outcomes: of all trials that have ended, in this process or an earlier one; the figure that answers who
+                learned how long a dependency is drawn from them. None are no figure.
+        """
+        self._append(StudyClosed(time_ms=_now_ms(), status=status, answers=model_answers(outcomes or {})))
+
+    def run_ids(self) -> dict[TrialKey, str]:
+        """The runs of the trials, as far as they are known yet."""
+        return dict(self._recorder.run_ids)
+
+    def pending(self) -> int:
+        """Entries that MLflow does not have yet."""
+        return self._journal.n_pending
+
+    def last_error(self) -> str | None:
+        """What keeps entries from MLflow, in one line; None while nothing does."""
+        return self._shipper.last_error
+
+    def close(self, timeout_s: float) -> int:
+        """Wait at most this long for MLflow to have everything; how many entries are left in the spool."""
+        self._shipper.close(timeout_s)
+        self._journal.close()
+        return self._journal.n_pending
+
+    def _append(self, entry: Entry) -> None:
+        # Metrics come by the thousand and their loss by a power failure costs a point of a curve: they become durable
+        # with the next other entry, or when they are shipped.
+        self._journal.append(encode(entry), durable=not isinstance(entry, MetricsLogged))
+        self._shipper.wake()
+
+    def _check_name(self, name: str) -> None:
+        if name in self._valid:
+            return
+        if not _NAME.fullmatch(name) or posixpath.normpath(name) != name or name.startswith((".", "/")):
+            raise ValueError(
+                "a metric's name must be a relative path of at most 250 letters, digits, '_', '-', '.', ' ', ':' and "
+                f"'/', but got {name!r}"
+            )
+        self._valid.add(name)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
