@@ -140,6 +140,14 @@ class Conductor:
         """Whether every trial of every model is told."""
         return all(course.n_told == self._n_rounds for course in self._courses.values())
 
+    def outcomes(self) -> dict[TrialKey, Outcome]:
+        """Outcomes of all trials that have ended."""
+        return {
+            self._key(model, number): outcome
+            for model, course in self._courses.items()
+            for number, outcome in course.outcomes.items()
+        }
+
     def next_stack(self) -> StackPlan | None:
         """The next stack to train; None if there is none now."""
         if not self._stacks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -213,11 +214,15 @@ class Session:
         folder = target or Path(label)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"the folder to export to must be new or empty, but {folder} is not")
-        weights = download_weights(self.tracking_uri, record.run_id, folder)
-        weights.rename(folder / "weights.safetensors")
         pinned = self.spec(name).pinned(record.key.model, record.parameters, record.seed, label)
-        (folder / "study.yaml").write_text(dump_spec(pinned), encoding="utf-8")
-        (folder / "outcome.json").write_text(json.dumps(_described(record, plan), indent=2) + "\n", encoding="utf-8")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{label}-", dir=folder.parent) as scratch:
+            unfinished = Path(scratch) / "export"
+            download_weights(self.tracking_uri, record.run_id, unfinished)
+            (unfinished / "study.yaml").write_text(dump_spec(pinned), encoding="utf-8")
+            described = json.dumps(_described(record, plan), indent=2)
+            (unfinished / "outcome.json").write_text(described + "\n", encoding="utf-8")
+            unfinished.replace(folder)
         return folder
 
     def evaluate(self, folder: Path, *, n_sequences: int, draw: int) -> tuple[Rung, ...]:
@@ -268,7 +273,7 @@ class Session:
             finally:
                 if not conductor.done:
                     conductor.interrupt()
-                sink.close_study(status=str(state))
+                sink.close_study(status=str(state), outcomes=conductor.outcomes())
                 sink.close(FLUSH_S)
                 for key, run_id in sink.run_ids().items():
                     searches[key.model].attach_run(key.number, run_id)

@@ -21,6 +21,9 @@ CONNECT_S = 5.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Reports are small; Ray's default of 30 % of the memory would be taken from the trials."""
 
+_TOKEN = secrets.token_hex(32)
+"""Secret of the clusters that this process starts; one for all, because Ray keeps the first it has read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -47,6 +50,7 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
     # Tune's own loggers would write three files for every stack; our records are elsewhere.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
@@ -59,31 +63,22 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
 
 @contextmanager
 def _embedded(n_workers: int | None) -> Iterator[None]:
-    # A token of our own: Ray would else write one into the user's home directory.
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        with tempfile.TemporaryDirectory(prefix="longlag-ray-", ignore_cleanup_errors=True) as folder:
-            ray.init(
-                num_cpus=n_workers or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-                logging_level="warning",
-            )
-            try:
-                yield
-            finally:
-                ray.shutdown()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
+    os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+    with tempfile.TemporaryDirectory(prefix="longlag-ray-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=n_workers or len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+            _node_ip_address="127.0.0.1",
+            logging_level="error",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager

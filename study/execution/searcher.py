@@ -55,6 +55,10 @@ class StackSearcher(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as ``save``."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing either: Tune pickles what it is given into a file that is never read back."""
+        return {}
+
     def _guarded(self, trial_id: str, result: dict[str, Any]) -> None:
         report = result.get(REPORT)
         if report is None or self.error is not None:
@@ -91,5 +95,5 @@ class StopAll(Stopper):  # type: ignore[misc]
         return self._stop.is_set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing to keep: Tune pickles its stopper into a cache that is never read back."""
+        """Nothing, as for the searcher."""
         return {}
