@@ -36,29 +36,30 @@ class Elman(Cell):
         hidden = state[0] if mask is None else state[0] * mask
         return (self.activation.function(torch.baddbmm(drive[0], hidden, weights["recurrent"])),)
 
+    @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` is empty."""
         (mean,) = drive
-        states = torch.empty_like(mean)
+        states = torch.empty_like(mean, memory_format=torch.contiguous_format)
         hidden = torch.zeros_like(mean[:, 0])
-        for t in range(mean.shape[1]):
+        for t, (drive_t, state) in enumerate(zip(mean.unbind(1), states.unbind(1), strict=True)):
             if mask is not None:
                 hidden = hidden * mask[:, t]
-            hidden = self.activation.function(torch.baddbmm(mean[:, t], hidden, weights["recurrent"]))
-            states[:, t] = hidden
+            hidden = state.copy_(self.activation.function(torch.baddbmm(drive_t, hidden, weights["recurrent"])))
         return Tape(states=states, activations=states, saved=())
 
+    @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and ``dE/dW = sum_t (m_t h_{t-1})^T delta_t``."""
         states = tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
-        slope = self.activation.slope_from_value(states)
-        delta = torch.empty_like(states)
+        # The slopes become the error signals in place: the memory traffic weighs as much as the products.
+        delta = self.activation.slope_from_value(states)
+        steps = delta.unbind(1)
         transposed = weights["recurrent"].mT
         arriving = cotangent[:, -1]
         for t in reversed(range(length)):
-            now = arriving * slope[:, t]
-            delta[:, t] = now
+            now = steps[t].mul_(arriving)
             if t > 0:
                 arriving = torch.bmm(now, transposed)
                 if mask is not None:

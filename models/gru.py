@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Drive, Flow, State, Tape, Weights
 from models.elman import recurrent_gradient
 
@@ -39,57 +40,58 @@ class Gru(Cell):
         n = (drive_n + r * (q + weights["recurrent_bias"][:, None])).tanh()
         return (n + z * (hidden - n),)
 
+    @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` holds ``h_{t-1} W_n + b_n``, ``[K, T, B, H]``."""
         (mean,) = drive
         n_hidden = mean.shape[-1] // 3
-        activations = torch.empty_like(mean)
+        activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         states, reset = mean.new_empty(2, *mean.shape[:-1], n_hidden)
         # The bias joins the product, and the gates' share of it is zero.
         bias = torch.nn.functional.pad(weights["recurrent_bias"], (2 * n_hidden, 0))[:, None]
         hidden = torch.zeros_like(states[:, 0])
-        for t in range(mean.shape[1]):
+        for t, (drive_t, values) in enumerate(zip(mean.unbind(1), activations.unbind(1), strict=True)):
             product = torch.baddbmm(bias, hidden if mask is None else hidden * mask[:, t], weights["recurrent"])
-            gates = (mean[:, t, :, : 2 * n_hidden] + product[..., : 2 * n_hidden]).sigmoid_()
+            gates = (drive_t[..., : 2 * n_hidden] + product[..., : 2 * n_hidden]).sigmoid_()
             r, z = gates.chunk(2, dim=-1)
             q = product[..., 2 * n_hidden :]
-            n = torch.addcmul(mean[:, t, :, 2 * n_hidden :], r, q).tanh_()
+            n = torch.addcmul(drive_t[..., 2 * n_hidden :], r, q).tanh_()
             hidden = torch.lerp(n, hidden, z)
-            activations[:, t, :, : 2 * n_hidden], activations[:, t, :, 2 * n_hidden :] = gates, n
+            # Copies: the same operations straight into the strided blocks of the tape take longer.
+            values[..., : 2 * n_hidden], values[..., 2 * n_hidden :] = gates, n
             states[:, t], reset[:, t] = hidden, q
         return Tape(states=states, activations=activations, saved=(reset,))
 
+    @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        """``dE/dh_{t-1} = z_t dE/dh_t + m_t ((delta_r, delta_z, r_t delta_n) W^T)``.
-
-        All error signals of a step are dE/dh_t times factors that are computed for all steps at once.
-        """
+        """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_rz W_rz^T + r_t delta_n W_n^T)``."""
         (reset,) = tape.saved
         states = tape.states
-        length, n_read = states.shape[1], cotangent.shape[1]
-        r, z, n = tape.activations.chunk(3, dim=-1)
-        before = torch.cat((torch.zeros_like(states[:, :1]), states[:, :-1]), dim=1)
-        to_n = (1 - z) * (1 - n * n)
-        to_z = (before - n) * z * (1 - z)
-        to_r = to_n * reset * r * (1 - r)
-        factor = torch.stack((to_r, to_z, to_n * r), dim=3)
-        arrived, fed = torch.empty_like(states), torch.empty_like(tape.activations)
-        transposed = weights["recurrent"].mT
+        (_, length, _, n_hidden), n_read = states.shape, cotangent.shape[1]
+        delta, d_reset = torch.empty_like(tape.activations), torch.empty_like(states)
+        to_gates, to_candidate = weights["recurrent"].mT.tensor_split((2 * n_hidden,), dim=1)
+        zero = torch.zeros_like(states[:, 0])
         d_hidden = cotangent[:, -1]
         for t in reversed(range(length)):
-            arrived[:, t] = d_hidden
-            now = (d_hidden.unsqueeze(2) * factor[:, t]).flatten(2)
-            fed[:, t] = now
+            r, z, n = tape.activations[:, t].chunk(3, dim=-1)
+            delta_r, delta_z, delta_n = delta[:, t].chunk(3, dim=-1)
+            before = states[:, t - 1] if t > 0 else zero
+            tanh_backward(torch.addcmul(d_hidden, d_hidden, z, value=-1), n, grad_input=delta_n)
+            sigmoid_backward((before - n).mul_(d_hidden), z, grad_input=delta_z)
+            sigmoid_backward(delta_n * reset[:, t], r, grad_input=delta_r)
+            d_product = torch.mul(delta_n, r, out=d_reset[:, t])
             if t > 0:
-                through = torch.bmm(now, transposed)
+                through = torch.bmm(delta[:, t, :, : 2 * n_hidden], to_gates).baddbmm_(d_product, to_candidate)
                 if mask is not None:
                     through *= mask[:, t]
-                d_hidden = torch.addcmul(through, d_hidden, z[:, t])
+                d_hidden = through.addcmul_(d_hidden, z)
                 if t - 1 >= length - n_read:
                     d_hidden += cotangent[:, t - 1 - length + n_read]
-        d_r, d_z, d_q = fed.chunk(3, dim=-1)
-        delta = torch.cat((d_r, d_z, arrived * to_n), dim=-1)
-        gradients = {"recurrent": recurrent_gradient(states, mask, fed), "recurrent_bias": d_q.sum((1, 2))}
+        gates = recurrent_gradient(states, mask, delta[..., : 2 * n_hidden])
+        gradients = {
+            "recurrent": torch.cat((gates, recurrent_gradient(states, mask, d_reset)), dim=-1),
+            "recurrent_bias": d_reset.sum((1, 2)),
+        }
         return Flow(net=delta, drive=(delta,), weights=gradients, carousel=None)
 
     def relative_slope(self, activations: Tensor) -> Tensor:

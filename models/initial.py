@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,7 +22,7 @@ def gaussian(generator: Generator, n_hidden: int) -> Tensor:
 
     Source: Glorot & Bengio 2010, in the normal form; Girko 1984 for the radius. Differs: nothing.
     """
-    return torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64) / n_hidden**0.5
+    return _normal(generator, n_hidden) / math.sqrt(n_hidden)
 
 
 def orthogonal(generator: Generator, n_hidden: int) -> Tensor:
@@ -29,8 +30,9 @@ def orthogonal(generator: Generator, n_hidden: int) -> Tensor:
 
     Source: Saxe et al. 2014 (as an initialiser); Mezzadri 2007 (the sign). Differs: nothing.
     """
-    q, r = torch.linalg.qr(torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
+    factors = torch.linalg.qr(_normal(generator, n_hidden))
+    matrix: Tensor = factors.Q * factors.R.diagonal().sign()
+    return matrix
 
 
 def identity(generator: Generator, n_hidden: int) -> Tensor:
@@ -48,13 +50,17 @@ def sparse(generator: Generator, n_hidden: int) -> Tensor:
     spectral radius is 0, possible for very small networks, is drawn again.
     """
     for _ in range(_MAX_DRAWS):
-        matrix = torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64)
+        matrix = _normal(generator, n_hidden)
         order = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0)
         matrix = torch.where(order < FAN_IN, matrix, 0)
-        radius = torch.linalg.eigvals(matrix).abs().max()
+        radius = float(torch.linalg.eigvals(matrix).abs().max())
         if radius > 0:
             return matrix / radius
     raise ArithmeticError(f"spectral radius > 0 must hold, but {_MAX_DRAWS} draws at n_hidden={n_hidden} gave 0")
+
+
+def _normal(generator: Generator, n_hidden: int) -> Tensor:
+    return torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64)
 
 
 INITIALISERS: dict[str, Initialiser] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Drive, Flow, State, Tape, Weights
 from models.elman import recurrent_gradient
 
@@ -17,8 +18,8 @@ class Lstm(Cell):
     The net inputs of i, f, g, o, in this order, are the blocks of ``drive_t + h_{t-1} W``, W = ``recurrent``
     ``[K, H, 4H]``.
 
-    Source: Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000 (forget gate). Differs: squashing by tanh, no
-    peepholes, full gradient, as torch.nn.LSTM.
+    Source: Hochreiter & Schmidhuber 1997; Gers, Schmidhuber & Cummins 2000 (forget gate). Differs: squashing by tanh,
+    no peepholes, full gradient, as torch.nn.LSTM.
     """
 
     source = "Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000"
@@ -43,58 +44,51 @@ class Lstm(Cell):
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         return o.sigmoid() * cell.tanh(), cell
 
+    @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` holds c_t and tanh(c_t), each ``[K, T, B, H]``."""
         (mean,) = drive
-        activations = torch.empty_like(mean)
+        activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         n_hidden = mean.shape[-1] // 4
         states, cells, squashed = mean.new_empty(3, *mean.shape[:-1], n_hidden)
         hidden, cell = self.start((mean[:, 0],))
-        for t in range(mean.shape[1]):
+        for t, (drive_t, values) in enumerate(zip(mean.unbind(1), activations.unbind(1), strict=True)):
             if mask is not None:
                 hidden = hidden * mask[:, t]
-            net = torch.baddbmm(mean[:, t], hidden, weights["recurrent"])
-            candidate = net[..., 2 * n_hidden : 3 * n_hidden].tanh()
-            net.sigmoid_()
-            net[..., 2 * n_hidden : 3 * n_hidden] = candidate
-            i, f, _, o = net.chunk(4, dim=-1)
-            cell = torch.addcmul(f * cell, i, candidate)
-            tanh_cell = cell.tanh()
-            hidden = o * tanh_cell
-            activations[:, t], states[:, t], cells[:, t], squashed[:, t] = net, hidden, cell, tanh_cell
+            net = torch.baddbmm(drive_t, hidden, weights["recurrent"])
+            # All four blocks at once and one of them again is faster than three strided ones.
+            torch.sigmoid(net, out=values)
+            i, f, g, o = values.chunk(4, dim=-1)
+            torch.tanh(net[..., 2 * n_hidden : 3 * n_hidden], out=g)
+            cell = torch.addcmul(f * cell, i, g, out=cells[:, t])
+            hidden = torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=states[:, t])
         return Tape(states=states, activations=activations, saved=(cells, squashed))
 
+    @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """Through output and cell: ``dE/dc_t = o_t (1 - tanh^2 c_t) dE/dh_t + f_{t+1} dE/dc_{t+1}``.
 
-        The error signals of the gates are ``dE/dc_t`` (``dE/dh_t`` for the output gate) times factors that do not
-        depend on the errors and are computed for all steps at once.
+        The error signals of i, f, g are ``dE/dc_t`` times ``g_t i_t (1 - i_t)``, ``c_{t-1} f_t (1 - f_t)`` and
+        ``i_t (1 - g_t^2)``; that of o is ``dE/dh_t tanh(c_t) o_t (1 - o_t)``.
         """
         cells, squashed = tape.saved
         states = tape.states
-        (n_members, length, n_sequences, n_hidden), n_read = states.shape, cotangent.shape[1]
-        gates = tape.activations.view(n_members, length, n_sequences, 4, n_hidden)
-        i, f, g, o = gates.unbind(3)
-        factor = gates * (1 - gates)
-        factor[..., _INPUT, :] *= g
-        factor[:, 1:, :, _FORGET] *= cells[:, :-1]
-        factor[:, 0, :, _FORGET] = 0
-        factor[..., _CANDIDATE, :] = i * (1 - g * g)
-        factor[..., _OUTPUT, :] *= squashed
-        to_cell = o * (1 - squashed * squashed)
+        length, n_read = states.shape[1], cotangent.shape[1]
         delta, carousel = torch.empty_like(tape.activations), torch.empty_like(states)
         transposed = weights["recurrent"].mT
-        d_hidden = cotangent[:, -1]
-        d_cell = torch.zeros_like(d_hidden)
+        zero = torch.zeros_like(states[:, 0])
+        d_hidden, d_cell = cotangent[:, -1], zero
         for t in reversed(range(length)):
-            d_cell = torch.addcmul(d_cell, d_hidden, to_cell[:, t])
-            carousel[:, t] = d_cell
-            now = torch.stack((d_cell, d_cell, d_cell, d_hidden), dim=2) * factor[:, t]
-            now = now.flatten(2)
-            delta[:, t] = now
+            i, f, g, o = tape.activations[:, t].chunk(4, dim=-1)
+            delta_i, delta_f, delta_g, delta_o = delta[:, t].chunk(4, dim=-1)
+            sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
+            d_cell = torch.add(d_cell, tanh_backward(d_hidden * o, squashed[:, t]), out=carousel[:, t])
+            sigmoid_backward(d_cell * g, i, grad_input=delta_i)
+            sigmoid_backward(d_cell * (cells[:, t - 1] if t > 0 else zero), f, grad_input=delta_f)
+            tanh_backward(d_cell * i, g, grad_input=delta_g)
             if t > 0:
-                d_cell = d_cell * f[:, t]
-                d_hidden = torch.bmm(now, transposed)
+                d_cell = d_cell * f
+                d_hidden = torch.bmm(delta[:, t], transposed)
                 if mask is not None:
                     d_hidden *= mask[:, t]
                 if t - 1 >= length - n_read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +24,15 @@ def unroll(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | None, n_re
 
     Returns:
         ``[K, R, B, H]``, once differentiable in the weights and the drive.
+
+    Raises:
+        ValueError: n_read is out of range.
     """
-    names = tuple(weights)
-    read: Tensor = _Unroll.apply(cell, names, len(drive), mask, n_read, *drive, *weights.values())
+    length = drive[0].shape[1]
+    if not 1 <= n_read <= length:
+        raise ValueError(f"1 <= n_read <= T must hold, but got n_read={n_read}, T={length}")
+    run = _Run(cell=cell, names=tuple(weights), n_parts=len(drive), mask=mask, n_read=n_read)
+    read: Tensor = _Unroll.apply(run, *drive, *weights.values())  # type: ignore[no-untyped-call]
     return read
 
 
@@ -41,21 +48,31 @@ def unroll_reference(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | 
     return torch.stack(hidden[-n_read:], dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What autograd does not differentiate."""
+
+    cell: Cell
+    names: tuple[str, ...]
+    n_parts: int
+    mask: Tensor | None
+    n_read: int
+
+
 class _Unroll(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, cell: Cell, names: tuple[str, ...], n_parts: int, mask: Tensor | None, n_read: int, *tensors: Tensor
-    ) -> Tensor:
-        drive, weights = tensors[:n_parts], dict(zip(names, tensors[n_parts:], strict=True))
-        tape = cell.forward(weights, drive, mask)
-        ctx.cell, ctx.names, ctx.tape, ctx.mask = cell, names, tape, mask
-        ctx.save_for_backward(*tensors[n_parts:])
-        return tape.states[:, -n_read:].clone()
+    def forward(ctx: Any, run: _Run, *tensors: Tensor) -> Tensor:
+        drive, weights = tensors[: run.n_parts], tensors[run.n_parts :]
+        tape = run.cell.forward(dict(zip(run.names, weights, strict=True)), drive, run.mask)
+        ctx.run, ctx.tape = run, tape
+        ctx.save_for_backward(*weights)
+        # A copy, because the caller may change what it reads and the tape must stay as it was.
+        return tape.states[:, -run.n_read :].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (cotangent,) = gradients
-        weights = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        flow = ctx.cell.backward(weights, ctx.tape, ctx.mask, cotangent)
-        return None, None, None, None, None, *flow.drive, *(flow.weights[name] for name in ctx.names)
+        weights = dict(zip(ctx.run.names, ctx.saved_tensors, strict=True))
+        flow = ctx.run.cell.backward(weights, ctx.tape, ctx.run.mask, cotangent)
+        return None, *flow.drive, *(flow.weights[name] for name in ctx.run.names)
