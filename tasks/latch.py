@@ -70,6 +70,6 @@ class Latch(Task):
         return 0.5
 
     def oracle(self, batch: Batch) -> Tensor:
-        """The target of the class that the first step tells: ``[1, B, 1]``."""
-        first = batch.inputs[..., :1, :, :]
-        return TARGET * (first[..., N_TOLD : N_TOLD + 1] - first[..., :1])
+        """The target of the class that step 2, the last to tell, gives: ``[1, B, 1]``."""
+        told = batch.inputs[..., N_TOLD - 1 : N_TOLD, :, :-1]
+        return TARGET * (told[..., -1:] - told[..., N_TOLD - 1 : N_TOLD])

@@ -1,0 +1,272 @@
+"""What every task in ``TASKS`` must hold, in each of its variants.
+
+A new task is covered by its entry in ``TASKS``; variants are read off the constructor's signature. Only ``EARLIEST``
+must learn where the new task's answer begins, so that its guaranteed lag is confirmed by somebody else's count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.autograd import gradcheck
+
+from tasks import TASKS, Batch, Task
+
+
+def closed_parameters(kind: type[Task]) -> dict[str, tuple[Any, ...]]:
+    hints = get_type_hints(kind.__init__)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def variants() -> Iterator[Any]:
+    for name, kind in TASKS.items():
+        closed = closed_parameters(kind)
+        for values in itertools.product(*closed.values()):
+            yield pytest.param(kind(**dict(zip(closed, values, strict=True))), id="-".join((name, *map(str, values))))
+
+
+every_task = pytest.mark.parametrize("task", list(variants()))
+
+
+def draw(task: Task, n_sequences: int, length: int, seed: int = 0) -> Batch:
+    return task.sample(Generator().manual_seed(seed), n_sequences, length)
+
+
+def first_true(mask: Tensor) -> Tensor:
+    return (mask.cumsum(0) == 0).sum(0)
+
+
+def last_true(mask: Tensor) -> Tensor:
+    return mask.shape[0] - 1 - first_true(mask.flip(0))
+
+
+EARLIEST: dict[str, Callable[[Tensor], Tensor]] = {
+    "temporal_order": lambda inputs: first_true(inputs < 2),
+    "adding": lambda inputs: first_true(inputs[..., 1] == 1),
+    "latch": lambda inputs: last_true((inputs[..., :6] != 0).any(-1)),
+}
+"""Last step from which on each sequence's inputs still determine its answer, read off the inputs: ``[B]``."""
+
+
+def earliest(task: Task, inputs: Tensor) -> Tensor:
+    assert task.name in EARLIEST, f"say in EARLIEST where the answer of {task.name} begins"
+    return EARLIEST[task.name](inputs)
+
+
+def lengths(task: Task) -> tuple[int, ...]:
+    least = task.shortest_length
+    return (least, least + 1, least + 6, least + 33, 100, 250)
+
+
+@every_task
+def test_task_bears_the_name_of_its_entry(task: Task) -> None:
+    assert TASKS[task.name] is type(task)
+    assert task.source
+
+
+@every_task
+def test_sample_has_the_shapes_and_types_of_a_batch(task: Task) -> None:
+    for length in lengths(task):
+        batch = draw(task, 7, length)
+        if task.symbolic:
+            assert batch.inputs.dtype == torch.int64
+            assert batch.inputs.shape == (length, 7)
+            assert 0 <= int(batch.inputs.min()) <= int(batch.inputs.max()) < task.n_in
+        else:
+            assert batch.inputs.dtype == torch.float32
+            assert batch.inputs.shape == (length, 7, task.n_in)
+        if batch.targets.is_floating_point():
+            assert batch.targets.dtype == torch.float32
+            assert batch.targets.shape == (batch.n_read, 7, task.n_out)
+        else:
+            assert batch.targets.dtype == torch.int64
+            assert batch.targets.shape == (batch.n_read, 7)
+            assert 0 <= int(batch.targets.min()) <= int(batch.targets.max()) < task.n_out
+
+
+@every_task
+def test_sample_uses_every_input_line(task: Task) -> None:
+    inputs = draw(task, 200, 100).inputs
+    if task.symbolic:
+        assert set(inputs.flatten().tolist()) == set(range(task.n_in))
+    else:
+        assert (inputs != 0).flatten(0, 1).any(0).all()
+
+
+@every_task
+def test_sample_is_a_function_of_the_generator(task: Task) -> None:
+    one, same, other = draw(task, 9, 30, seed=1), draw(task, 9, 30, seed=1), draw(task, 9, 30, seed=2)
+    assert torch.equal(one.inputs, same.inputs)
+    assert torch.equal(one.targets, same.targets)
+    assert not torch.equal(one.inputs, other.inputs)
+
+
+@every_task
+def test_sample_leaves_torchs_global_generator_alone(task: Task) -> None:
+    before = torch.get_rng_state()
+    draw(task, 9, 30)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_task
+def test_sample_raises_when_the_length_is_too_short(task: Task) -> None:
+    least = task.shortest_length
+    with pytest.raises(ValueError, match=f"^length >= {least} must hold, but got length={least - 1}$"):
+        draw(task, 3, least - 1)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_constructor_raises_when_a_parameter_is_bad(name: str) -> None:
+    for parameter in closed_parameters(TASKS[name]):
+        with pytest.raises(ValueError, match=f"^{parameter} must be one of .+, but got {parameter}='nonsense'$"):
+            TASKS[name](**{parameter: "nonsense"})
+    # A study file's unknown parameter is told from a bad value by this type.
+    with pytest.raises(TypeError):
+        TASKS[name](**{"nonsense": 1})
+
+
+@every_task
+def test_min_lag_is_never_undercut_and_attained(task: Task) -> None:
+    # No window here holds more than 25 steps, so that 4000 sequences miss its last step with probability below e^-163.
+    for length in lengths(task):
+        lags = length - 1 - earliest(task, draw(task, 4000, length).inputs)
+        assert int(lags.min()) == task.min_lag(length), length
+
+
+@every_task
+def test_min_lag_is_positive_and_grows_with_the_length(task: Task) -> None:
+    lags = [task.min_lag(length) for length in range(task.shortest_length, 1200)]
+    assert lags[0] >= 1
+    assert all(a <= b for a, b in itertools.pairwise(lags))
+    assert lags[-1] > lags[0]
+
+
+@every_task
+def test_oracle_needs_the_inputs_from_the_earliest_on_and_no_other(task: Task) -> None:
+    # Sequences whose answers begin at the same step lend each other what comes before it, then that step as well.
+    inputs = draw(task, 400, 50).inputs
+    starts = earliest(task, inputs)
+    n_changed = 0
+    for start in set(starts.tolist()):
+        own = inputs[:, starts == start]
+        donor, answer = own.roll(1, dims=1), oracle(task, own)
+        torch.testing.assert_close(oracle(task, torch.cat((donor[:start], own[start:]))), answer)
+        changed = oracle(task, torch.cat((donor[: start + 1], own[start + 1 :]))) != answer
+        n_changed += int(changed.any(-1).any(0).sum())
+    # At least every fourth of the sequences: even for a bit, half of the donors disagree.
+    assert n_changed > 100
+
+
+def oracle(task: Task, inputs: Tensor) -> Tensor:
+    # The targets are none of the oracle's business.
+    return task.oracle(Batch(inputs=inputs, targets=torch.empty(0)))
+
+
+@every_task
+def test_oracle_fails_nothing(task: Task) -> None:
+    for length in lengths(task):
+        batch = draw(task, 500, length)
+        answer = oracle(task, batch.inputs)
+        assert answer.shape == (batch.n_read, 500, task.n_out)
+        failed = task.failed(batch, answer.unsqueeze(0))
+        assert failed.dtype == torch.bool
+        assert failed.shape == (1, 500)
+        assert not failed.any()
+
+
+@every_task
+def test_oracle_has_the_lowest_loss(task: Task) -> None:
+    batch = draw(task, 50, 40)
+    answer = oracle(task, batch.inputs).unsqueeze(0)
+    least = task.loss(batch, answer)
+    assert torch.allclose(least, torch.zeros(1), atol=1e-12)
+    for seed, scale in enumerate((1e-3, 0.1, 1.0, 10.0)):
+        noise = scale * torch.randn(100, *answer.shape[1:], generator=Generator().manual_seed(seed))
+        assert (task.loss(batch, answer + noise) >= least).all()
+    assert (task.loss(batch, answer.roll(1, dims=2)) > least + 0.01).all()
+
+
+@every_task
+def test_chance_error_is_that_of_the_best_constant(task: Task) -> None:
+    # Answers to other sequences serve as constants: among 100 of them one is as good as the best, near enough.
+    n_sequences = 20_000
+    constants = oracle(task, draw(task, 100, 20, seed=1).inputs).transpose(0, 1).unsqueeze(2)
+    batch = draw(task, n_sequences, 20)
+    outputs = constants.expand(-1, -1, n_sequences, -1)
+    best = float(task.failed(batch, outputs).double().mean(1).min())
+    chance = task.chance_error()
+    standard_error = math.sqrt(chance * (1 - chance) / n_sequences)
+    # Five standard errors are one false alarm in a million; the sixth pays for taking the best of several.
+    assert abs(best - chance) < 6 * standard_error
+
+
+@every_task
+def test_failed_counts_nan_in_any_place(task: Task) -> None:
+    batch = draw(task, 6, 30)
+    answer = oracle(task, batch.inputs)
+    for read, line in itertools.product(range(batch.n_read), range(task.n_out)):
+        outputs = answer.repeat(3, 1, 1, 1)
+        outputs[1, read, 4, line] = math.nan
+        outputs[2] = math.nan
+        expected = torch.zeros(3, 6, dtype=torch.bool)
+        expected[1, 4] = True
+        expected[2] = True
+        assert torch.equal(task.failed(batch, outputs), expected)
+
+
+@every_task
+def test_members_may_have_their_own_targets(task: Task) -> None:
+    batches = [draw(task, 8, 30, seed=seed) for seed in range(3)]
+    # Right answers with noise and a wrong one or two: both kinds of verdict occur.
+    noise = torch.randn(3, batches[0].n_read, 8, task.n_out, generator=Generator().manual_seed(3))
+    outputs = torch.stack([oracle(task, batch.inputs) for batch in batches]).roll((0, 2), dims=(0, 2)) + 0.1 * noise
+    own = Batch(
+        inputs=torch.stack([batch.inputs for batch in batches]), targets=torch.stack([b.targets for b in batches])
+    )
+    assert own.n_read == batches[0].n_read
+    torch.testing.assert_close(task.loss(own, outputs), torch.cat(each(task.loss, batches, outputs)))
+    assert torch.equal(task.failed(own, outputs), torch.cat(each(task.failed, batches, outputs)))
+    torch.testing.assert_close(oracle(task, own.inputs), torch.stack([oracle(task, b.inputs) for b in batches]))
+
+
+@every_task
+def test_members_share_targets_without_an_axis(task: Task) -> None:
+    batch = draw(task, 8, 30)
+    outputs = torch.randn(3, batch.n_read, 8, task.n_out, generator=Generator().manual_seed(3))
+    loss, failed = task.loss(batch, outputs), task.failed(batch, outputs)
+    assert loss.shape == (3,)
+    assert failed.shape == (3, 8)
+    torch.testing.assert_close(loss, torch.cat(each(task.loss, [batch] * 3, outputs)))
+    assert torch.equal(failed, torch.cat(each(task.failed, [batch] * 3, outputs)))
+    repeated = Batch(inputs=batch.inputs, targets=torch.stack([batch.targets] * 3))
+    torch.testing.assert_close(loss, task.loss(repeated, outputs))
+    assert torch.equal(failed, task.failed(repeated, outputs))
+
+
+def each(of: Callable[[Batch, Tensor], Tensor], batches: list[Batch], outputs: Tensor) -> list[Tensor]:
+    return [of(batch, outputs[k : k + 1]) for k, batch in enumerate(batches)]
+
+
+@every_task
+def test_loss_has_the_gradient_of_its_finite_differences(task: Task) -> None:
+    batch = draw(task, 5, 20)
+    outputs = torch.randn(3, batch.n_read, 5, task.n_out, generator=Generator().manual_seed(0), dtype=torch.float64)
+    assert gradcheck(lambda leaf: task.loss(batch, leaf), outputs.requires_grad_())
+
+
+@every_task
+def test_task_changes_nothing_it_is_given(task: Task) -> None:
+    batch = draw(task, 5, 20)
+    outputs = torch.randn(2, batch.n_read, 5, task.n_out, generator=Generator().manual_seed(0))
+    given = (batch.inputs, batch.targets, outputs)
+    before = [tensor.clone() for tensor in given]
+    task.loss(batch, outputs)
+    task.failed(batch, outputs)
+    task.oracle(batch)
+    assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
