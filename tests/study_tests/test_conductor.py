@@ -1,0 +1,260 @@
+"""The conductor: what is told and asked, and when, does not depend on workers, timing, crashes or resumptions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from study.conductor import Conductor, Departed, StackReport, stack_key
+from study.outcome import Metric, Outcome, Status, TrialKey
+from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
+from study.record import TrialRecord
+from study.search.model_search import ModelSearch
+from study.search.storage import open_storage
+from study.seeds import derive
+
+TRAINING = TrainingPlan(
+    n_updates=10,
+    batch_size=5,
+    shortest=6,
+    longest=10,
+    batches="shared",
+    report_every=5,
+    evaluate_every=10,
+    rungs=(),
+    keep=0.5,
+    ladder=(6, 10),
+    n_interim=250,
+    n_final=1000,
+)
+
+
+def model(name: str) -> ModelPlan:
+    space = {
+        "init": "identity",
+        "init_scale": Interval(low=0.5, high=2.0),
+        "input_scale": 1.0,
+        "forget_bias": 1.0,
+        "optimiser": "sgd",
+        "learning_rate": Interval(low=1e-3, high=1.0, log=True),
+        "momentum": 0.9,
+        "square_decay": 0.99,
+        "clip_norm": 1.0,
+        "dropout": Choices(values=("none", "dropout")),
+        "p_drop_input": Interval(low=0.0, high=0.5),
+        "p_drop_recurrent": 0.0,
+    }
+    return ModelPlan(name=name, cell="elman_tanh", n_hidden=3, space=space)
+
+
+def study_plan(n_trials: int = 10, stack_size: int = 4, look_back: int = 2) -> StudyPlan:
+    return StudyPlan(
+        name="s",
+        seed=5,
+        task=TaskPlan(name="temporal_order"),
+        training=TRAINING,
+        search=SearchPlan(
+            sampler="tpe", n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3
+        ),
+        models=(model("a"), model("b")),
+        device="cpu",
+    )
+
+
+@dataclass
+class Log:
+    """A tracker that remembers."""
+
+    opened: list[TrialKey] = field(default_factory=list)
+    updates: dict[TrialKey, list[int]] = field(default_factory=dict)
+    closed: dict[TrialKey, Outcome] = field(default_factory=dict)
+    interrupted: list[TrialKey] = field(default_factory=list)
+
+    def open_trial(self, record: TrialRecord) -> None:
+        self.opened.append(record.key)
+
+    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
+        self.updates.setdefault(key, []).append(metrics[0].update)
+
+    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
+        assert key not in self.closed
+        self.closed[key] = outcome
+
+    def interrupt_trial(self, key: TrialKey) -> None:
+        self.interrupted.append(key)
+
+
+def conductor(folder: Path, plan: StudyPlan, log: Log) -> Conductor:
+    storage = open_storage(f"sqlite:///{folder / 'search.db'}")
+    searches = {one.name: ModelSearch(storage, plan.name, plan.seed, plan.search, one) for one in plan.models}
+    return Conductor(plan, searches, log)
+
+
+def records(folder: Path, plan: StudyPlan) -> list[TrialRecord]:
+    storage = open_storage(f"sqlite:///{folder / 'search.db'}")
+    return [
+        record
+        for one in plan.models
+        for record in ModelSearch(storage, plan.name, plan.seed, plan.search, one).records()
+    ]
+
+
+def result(stack: StackPlan, number: int) -> Outcome:
+    """A stand-in for training that depends on the whole stack, as halving does."""
+    member = next(one for one in stack.members if one.number == number)
+    value = derive(0, *map(str, stack_key(stack)), number) % 100
+    rate = member.hyperparameters.learning_rate
+    return Outcome(
+        status=Status.PRUNED if value % 3 == 0 else Status.COMPLETE,
+        dependency_length=value + int(10 * rate),
+        skill=0.5,
+        diverged=value % 7 == 0,
+        n_updates=10,
+    )
+
+
+def reports(stack: StackPlan, first: int = 0) -> Iterator[StackReport]:
+    """Two reports: half of the members leave with each."""
+    half = len(stack.members) // 2
+    for part, members in list(enumerate((stack.members[:half], stack.members[half:])))[first:]:
+        update = 5 * (part + 1)
+        yield StackReport(
+            n_updates=update,
+            n_member_updates=5 * len(stack.members),
+            metrics={
+                one.number: [Metric(name="loss", value=1.0, update=update, time_ms=update)] for one in stack.members
+            },
+            departed=[Departed(number=one.number, outcome=result(stack, one.number), weights=None) for one in members],
+        )
+
+
+def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = None) -> None:
+    """Workers take stacks and deliver reports in a random order, until the study is done or patience ends."""
+    chance = random.Random(seed)
+    busy: list[tuple[StackPlan, Iterator[StackReport]]] = []
+    while not one.done:
+        while len(busy) < n_workers and (stack := one.next_stack()) is not None:
+            busy.append((stack, reports(stack)))
+        assert busy, "the study is neither done nor has anything to train"
+        stack, source = chance.choice(busy)
+        report = next(source, None)
+        if report is None:
+            busy.remove((stack, source))
+            continue
+        one.report(stack, report)
+        if patience is not None:
+            patience -= 1
+            if patience == 0:
+                return
+
+
+def described(found: list[TrialRecord]) -> list[tuple[object, ...]]:
+    return [(one.key, one.parameters, one.seed, one.status, one.outcome) for one in found]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, ...]]:
+    folder, plan = tmp_path_factory.mktemp("steady"), study_plan()
+    play(conductor(folder, plan, Log()), 1, 0)
+    return described(records(folder, plan))
+
+
+@pytest.mark.parametrize(("n_workers", "seed"), [(1, 1), (2, 2), (3, 3), (7, 4)])
+def test_trials_do_not_depend_on_workers_and_timing(
+    tmp_path: Path, expected: list[tuple[object, ...]], n_workers: int, seed: int
+) -> None:
+    log, plan = Log(), study_plan()
+    play(conductor(tmp_path, plan, log), n_workers, seed)
+    assert described(records(tmp_path, plan)) == expected
+    assert len(log.closed) == 20
+    assert log.interrupted == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_trials_do_not_depend_on_crashes(tmp_path: Path, expected: list[tuple[object, ...]], seed: int) -> None:
+    plan, chance = study_plan(), random.Random(seed)
+    for attempt in range(100):
+        one = conductor(tmp_path, plan, Log())
+        # A crash: the conductor is dropped in the middle, without a word.
+        play(one, 2, seed + attempt, patience=chance.randint(1, 6))
+        if one.done:
+            break
+    assert one.done
+    assert described(records(tmp_path, plan)) == expected
+
+
+def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
+    tmp_path: Path, expected: list[tuple[object, ...]]
+) -> None:
+    plan = study_plan()
+    for attempt in range(100):
+        log = Log()
+        one = conductor(tmp_path, plan, log)
+        play(one, 2, attempt, patience=3)
+        if one.done:
+            break
+        one.interrupt()
+        storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+        statuses = {
+            trial.state.name
+            for study in storage.get_all_studies()
+            for trial in storage.get_all_trials(study._study_id)
+        }
+        assert "RUNNING" not in statuses
+        # Whatever was opened here and has not ended is handed over as interrupted.
+        assert set(log.opened) - set(log.closed) <= set(log.interrupted)
+    assert described(records(tmp_path, plan)) == expected
+
+
+def test_report_again_after_a_worker_began_again_changes_nothing(tmp_path: Path) -> None:
+    log, plan = Log(), study_plan(look_back=1)
+    one = conductor(tmp_path, plan, log)
+    stack = one.next_stack()
+    assert stack is not None
+    first, second = reports(stack)
+    one.report(stack, first)
+    one.report(stack, first)
+    one.report(stack, second)
+    last = stack.members[-1].number
+    assert log.updates[TrialKey(study="s", model=stack.model, number=last)] == [5, 10]
+    assert one.progress[stack.model].n_settled == len(stack.members)
+    assert one.progress[stack.model].n_running == 0
+
+
+def test_fail_gives_up_only_who_had_not_left(tmp_path: Path) -> None:
+    log, plan = Log(), study_plan()
+    one = conductor(tmp_path, plan, log)
+    stack = one.next_stack()
+    assert stack is not None
+    one.report(stack, next(reports(stack)))
+    one.fail(stack, "the worker died")
+    half = len(stack.members) // 2
+    statuses = [log.closed[TrialKey(study="s", model=stack.model, number=m.number)].status for m in stack.members]
+    assert all(status is not Status.FAILED for status in statuses[:half])
+    assert all(status is Status.FAILED for status in statuses[half:])
+    play(one, 2, 0)
+    assert one.done
+
+
+def test_stacks_hold_one_dropout_kind_each_and_all_trials_of_a_round(tmp_path: Path) -> None:
+    plan = study_plan(n_trials=8, stack_size=8, look_back=1)
+    one = conductor(tmp_path, plan, Log())
+    stacks = []
+    while (stack := one.next_stack()) is not None:
+        stacks.append(stack)
+    for name in ("a", "b"):
+        mine = [stack for stack in stacks if stack.model == name]
+        assert sorted(m.number for stack in mine for m in stack.members) == list(range(8))
+        kinds = [{m.hyperparameters.dropout for m in stack.members} for stack in mine]
+        assert sorted(map(sorted, kinds)) == [["dropout"], ["none"]]
+
+
+def test_round_waits_for_the_look_back(tmp_path: Path) -> None:
+    plan = study_plan(n_trials=12, stack_size=4, look_back=2)
+    conductor(tmp_path, plan, Log())
+    asked = [record.key.number for record in records(tmp_path, plan) if record.key.model == "a"]
+    assert asked == list(range(8))
