@@ -1,0 +1,239 @@
+"""What every cell must hold: its fused pass is its own step under autograd, and members of a stack do not mix.
+
+A new cell is covered by its entry in ``CELLS`` or ``FAST_CELLS``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.autograd import grad, gradcheck
+
+from models import CELLS, FAST_CELLS
+from models.cell import Cell, Drive, Weights
+from models.unroll import unroll, unroll_reference
+
+CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+"""Two orders of summation in float64: 1e-16 per operation, a few thousand of them, entries up to about 1e2."""
+
+EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
+EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
+every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
+
+SIZES = [
+    (n_members, length, n_hidden, n_read)
+    for n_members, length, n_hidden, n_read in itertools.product((1, 3), (1, 7), (1, 5), (1, 3))
+    if n_read <= length
+]
+N_SEQUENCES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Something to run a cell on."""
+
+    weights: Weights
+    drive: Drive
+    mask: Tensor | None
+    cotangent: Tensor
+
+    @property
+    def n_read(self) -> int:
+        return self.cotangent.shape[1]
+
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        return *self.drive, *self.weights.values()
+
+    def member(self, k: int) -> Case:
+        return Case(
+            weights={name: weight[k : k + 1].detach().requires_grad_() for name, weight in self.weights.items()},
+            drive=tuple(part[k : k + 1].detach().requires_grad_() for part in self.drive),
+            mask=None if self.mask is None else self.mask[k : k + 1],
+            cotangent=self.cotangent[k : k + 1],
+        )
+
+
+def draw(
+    cell: Cell,
+    fast: bool,
+    *,
+    n_members: int = 3,
+    length: int = 7,
+    n_hidden: int = 5,
+    n_read: int = 3,
+    masked: bool = True,
+    seed: int = 0,
+) -> Case:
+    generator = Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    weights = {name: (0.7 * normal(n_members, *shape)) for name, shape in cell.shapes(n_hidden).items()}
+    drive = [normal(n_members, length, N_SEQUENCES, cell.n_gates * n_hidden) for _ in range(1 + fast)]
+    if fast:
+        drive[1] = drive[1].square() + 0.1
+        p_keep = torch.linspace(0.3, 0.9, n_members, dtype=torch.float64) if masked else torch.ones(n_members)
+        mask: Tensor | None = p_keep.double()[:, None, None]
+    else:
+        uniform = torch.rand(n_members, length, N_SEQUENCES, n_hidden, generator=generator, dtype=torch.float64)
+        mask = (uniform < 0.6) / 0.6 if masked else None
+    for tensor in (*weights.values(), *drive):
+        tensor.requires_grad_()
+    cotangent = normal(n_members, n_read, N_SEQUENCES, n_hidden)
+    return Case(weights=weights, drive=tuple(drive), mask=mask, cotangent=cotangent)
+
+
+def run(cell: Cell, case: Case) -> tuple[Tensor, ...]:
+    """Values and all gradients of the fused pass."""
+    read = unroll(cell, case.weights, case.drive, case.mask, case.n_read)
+    return read, *grad(read, case.leaves, case.cotangent)
+
+
+def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, **CLOSE)
+
+
+@every_cell
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("n_members", "length", "n_hidden", "n_read"), SIZES)
+def test_unroll_equals_its_reference(
+    cell: Cell, fast: bool, masked: bool, n_members: int, length: int, n_hidden: int, n_read: int
+) -> None:
+    case = draw(
+        cell, fast, n_members=n_members, length=length, n_hidden=n_hidden, n_read=n_read, masked=masked, seed=length
+    )
+    read = unroll_reference(cell, case.weights, case.drive, case.mask, n_read)
+    # A recurrent weight does not matter in a sequence of one step, and autograd then calls it unused.
+    expected = grad(read, case.leaves, case.cotangent, allow_unused=True, materialize_grads=True)
+    assert_close(run(cell, case), (read, *expected))
+
+
+@every_cell
+def test_unroll_has_the_gradient_of_finite_differences(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast, n_members=2, length=3, n_hidden=2, n_read=2)
+    names, n_parts = tuple(case.weights), len(case.drive)
+
+    def read(*leaves: Tensor) -> Tensor:
+        weights = dict(zip(names, leaves[n_parts:], strict=True))
+        return unroll(cell, weights, leaves[:n_parts], case.mask, case.n_read)
+
+    assert gradcheck(read, case.leaves)
+
+
+@every_cell
+def test_flow_is_the_error_signal_at_every_net_input(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast)
+    mean = case.drive[0]
+    nudges = [torch.zeros_like(mean[:, t]).requires_grad_() for t in range(mean.shape[1])]
+    nudged = (mean.detach() + torch.stack(nudges, dim=1), *case.drive[1:])
+    read = unroll_reference(cell, case.weights, nudged, case.mask, case.n_read)
+    expected = torch.stack(grad(read, nudges, case.cotangent), dim=1)
+    flow = cell.backward(case.weights, cell.forward(case.weights, case.drive, case.mask), case.mask, case.cotangent)
+    torch.testing.assert_close(flow.net, expected, **CLOSE)
+    torch.testing.assert_close(flow.drive[0], expected, **CLOSE)
+
+
+@every_cell
+def test_passes_have_the_shapes_of_the_contract(cell: Cell, fast: bool) -> None:
+    n_members, length, n_hidden = 2, 6, 5
+    case = draw(cell, fast, n_members=n_members, length=length, n_hidden=n_hidden)
+    hidden, wide = (n_members, length, N_SEQUENCES, n_hidden), (n_members, length, N_SEQUENCES, cell.n_gates * n_hidden)
+    tape = cell.forward(case.weights, case.drive, case.mask)
+    flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
+    assert cell.shapes(n_hidden)["recurrent"] == (n_hidden, cell.n_gates * n_hidden)
+    assert 0 <= cell.candidate_gate < cell.n_gates
+    assert (tape.states.shape, tape.activations.shape) == (hidden, wide)
+    assert (flow.net.shape, [part.shape for part in flow.drive]) == (wide, [wide] * len(case.drive))
+    assert {name: tuple(g.shape) for name, g in flow.weights.items()} == {
+        name: (n_members, *shape) for name, shape in cell.shapes(n_hidden).items()
+    }
+    assert flow.carousel is None or flow.carousel.shape == hidden
+    assert cell.relative_slope(tape.activations).shape == wide
+
+
+@every_cell
+def test_stack_is_its_members_alone(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast)
+    alone = [run(cell, case.member(k)) for k in range(3)]
+    assert_close(run(cell, case), tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
+
+
+@every_cell
+def test_unroll_does_not_care_how_the_drive_lies_in_memory(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast)
+    shared = tuple(part[:1].detach().expand(3, -1, -1, -1) for part in case.drive)
+    strided = tuple(part.contiguous().transpose(1, 2).contiguous().transpose(1, 2) for part in shared)
+    packed = tuple(part.contiguous() for part in shared)
+    results = []
+    for drive in (shared, strided, packed):
+        leaves = tuple(part.requires_grad_() for part in drive)
+        laid = Case(weights=case.weights, drive=leaves, mask=case.mask, cotangent=case.cotangent)
+        results.append(run(cell, laid))
+    assert_close(results[0], results[2])
+    assert_close(results[1], results[2])
+
+
+@every_cell
+def test_unroll_gives_the_same_gradient_twice(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast)
+    read = unroll(cell, case.weights, case.drive, case.mask, case.n_read)
+    first = grad(read, case.leaves, case.cotangent, retain_graph=True)
+    with torch.no_grad():
+        read.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(first, grad(read, case.leaves, case.cotangent), strict=True))
+
+
+@every_cell
+def test_unroll_keeps_single_precision(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast, length=4)
+    single = Case(
+        weights={name: weight.detach().float().requires_grad_() for name, weight in case.weights.items()},
+        drive=tuple(part.detach().float().requires_grad_() for part in case.drive),
+        mask=None if case.mask is None else case.mask.float(),
+        cotangent=case.cotangent.float(),
+    )
+    for actual, expected in zip(run(cell, single), run(cell, case), strict=True):
+        assert actual.dtype == torch.float32
+        # Roundoff of 6e-8 per operation, amplified over four steps by matrices of norm about 3.
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@every_cell
+@pytest.mark.parametrize("n_read", [0, 8])
+def test_unroll_raises_when_it_cannot_read_that_many_steps(cell: Cell, fast: bool, n_read: int) -> None:
+    case = draw(cell, fast)
+    with pytest.raises(ValueError, match=f"1 <= n_read <= T must hold, but got n_read={n_read}, T=7"):
+        unroll(cell, case.weights, case.drive, case.mask, n_read)
+
+
+BLOCKS = {
+    "elman_tanh": (torch.tanh,),
+    "elman_logistic": (torch.sigmoid,),
+    "elman_rectifier": (torch.relu,),
+    "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
+    "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
+}
+"""Nonlinearity of every block of net inputs."""
+STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_relative_slope_is_the_slope_over_its_maximum(name: str) -> None:
+    cell, functions = CELLS[name], BLOCKS[name]
+    case = draw(cell, False, length=1, n_read=1, masked=False)
+    net = case.drive[0].detach().requires_grad_()
+    blocks = net.chunk(len(functions), dim=-1)
+    values = [function(block) for function, block in zip(functions, blocks, strict=True)]
+    slopes = [grad(value.sum(), net, retain_graph=True)[0] for value in values]
+    expected = sum(slope / STEEPEST[function] for function, slope in zip(functions, slopes, strict=True))
+    silent = {name: torch.zeros_like(weight) for name, weight in case.weights.items()}
+    tape = cell.forward(silent, (net,), None)
+    torch.testing.assert_close(tape.activations, torch.cat(values, dim=-1), **CLOSE)
+    torch.testing.assert_close(cell.relative_slope(tape.activations), expected, **CLOSE)
