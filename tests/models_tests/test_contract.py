@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -17,18 +18,16 @@ from models import CELLS, FAST_CELLS
 from models.cell import Cell, Drive, Weights
 from models.unroll import unroll, unroll_reference
 
-CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
 """Two orders of summation in float64: 1e-16 per operation, a few thousand of them, entries up to about 1e2."""
 
 EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
 EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
 every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 
-SIZES = [
-    (n_members, length, n_hidden, n_read)
-    for n_members, length, n_hidden, n_read in itertools.product((1, 3), (1, 7), (1, 5), (1, 3))
-    if n_read <= length
-]
+SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]
+"""Members, length, hidden units, steps that are read."""
+
 N_SEQUENCES = 4
 
 
@@ -95,17 +94,11 @@ def run(cell: Cell, case: Case) -> tuple[Tensor, ...]:
     return read, *grad(read, case.leaves, case.cotangent)
 
 
-def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    for a, b in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, b, **CLOSE)
-
-
 @every_cell
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("n_members", "length", "n_hidden", "n_read"), SIZES)
-def test_unroll_equals_its_reference(
-    cell: Cell, fast: bool, masked: bool, n_members: int, length: int, n_hidden: int, n_read: int
-) -> None:
+@pytest.mark.parametrize("sizes", SIZES)
+def test_unroll_equals_its_reference(cell: Cell, fast: bool, masked: bool, sizes: tuple[int, int, int, int]) -> None:
+    n_members, length, n_hidden, n_read = sizes
     case = draw(
         cell, fast, n_members=n_members, length=length, n_hidden=n_hidden, n_read=n_read, masked=masked, seed=length
     )
@@ -136,8 +129,8 @@ def test_flow_is_the_error_signal_at_every_net_input(cell: Cell, fast: bool) -> 
     read = unroll_reference(cell, case.weights, nudged, case.mask, case.n_read)
     expected = torch.stack(grad(read, nudges, case.cotangent), dim=1)
     flow = cell.backward(case.weights, cell.forward(case.weights, case.drive, case.mask), case.mask, case.cotangent)
-    torch.testing.assert_close(flow.net, expected, **CLOSE)
-    torch.testing.assert_close(flow.drive[0], expected, **CLOSE)
+    assert_close(flow.net, expected)
+    assert_close(flow.drive[0], expected)
 
 
 @every_cell
@@ -235,5 +228,5 @@ def test_relative_slope_is_the_slope_over_its_maximum(name: str) -> None:
     expected = sum(slope / STEEPEST[function] for function, slope in zip(functions, slopes, strict=True))
     silent = {name: torch.zeros_like(weight) for name, weight in case.weights.items()}
     tape = cell.forward(silent, (net,), None)
-    torch.testing.assert_close(tape.activations, torch.cat(values, dim=-1), **CLOSE)
-    torch.testing.assert_close(cell.relative_slope(tape.activations), expected, **CLOSE)
+    assert_close(tape.activations, torch.cat(values, dim=-1))
+    assert_close(cell.relative_slope(tape.activations), expected)

@@ -86,7 +86,7 @@ def test_sparse_has_fifteen_incoming_connections_a_unit(n_hidden: int, fan_in: i
 
 def test_sparse_connects_to_every_unit_equally_often() -> None:
     generator, n, n_draws = seeded(), 30, 400
-    counts = sum((sparse(generator, n) != 0).double() for _ in range(n_draws)) / n_draws
+    counts = torch.stack([(sparse(generator, n) != 0).double() for _ in range(n_draws)]).mean(0)
     # Each entry is there with probability 1/2; six standard errors of 400 draws leave 900 entries ample room.
     assert (counts - 0.5).abs().max() < 6 * 0.5 / n_draws**0.5
 
