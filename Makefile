@@ -35,10 +35,10 @@ clean:
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longlag needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --requirement requirements.lock
+	.venv/bin/pip install -qq --requirement requirements.lock
 	@touch $@
 
 $(READY): $(INSTALLED) pyproject.toml
-	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	.venv/bin/pip install -qq --no-deps --no-build-isolation --editable .
 	.venv/bin/pip check
 	@touch $@

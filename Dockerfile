@@ -1,0 +1,18 @@
+FROM python:3.11-slim
+
+# 3 GB of CUDA libraries come with PyPI's torch for x86-64; one image then serves workers with and without a GPU.
+# The dependencies have a layer of their own, made from the metadata alone: an edit of the sources keeps it.
+WORKDIR /opt/longlag
+COPY LICENSE README.md pyproject.toml requirements.lock ./
+RUN pip install --no-cache-dir --constraint requirements.lock '.[cluster]'
+COPY tasks tasks
+COPY models models
+COPY study study
+RUN pip install --no-cache-dir --constraint requirements.lock --no-deps --force-reinstall . && rm -rf build *.egg-info
+
+# A new volume takes the owner of the folder that it is mounted on.
+RUN useradd --create-home --uid 10001 longlag && install --directory --owner=longlag --group=longlag /data /artifacts
+USER longlag
+WORKDIR /data
+ENV LONGLAG_HOME=/data MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 PYTHONUNBUFFERED=1
+ENTRYPOINT ["longlag"]
