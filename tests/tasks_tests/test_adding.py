@@ -22,14 +22,18 @@ def draw(n_sequences: int, length: int) -> Batch:
 
 
 def test_sample_puts_marks_where_the_paper_does() -> None:
-    marks = draw(N, 50).inputs[..., 1]
+    marks = draw(N, 100).inputs[..., 1]
     steps = marks.T.nonzero()[:, 1].view(N, 2)
-    for place, (low, high) in enumerate(((0, 5), (5, 25))):
-        counts = steps[:, place].bincount(minlength=50)
+    for place, (low, high) in enumerate(((0, 10), (10, 50))):
+        counts = steps[:, place].bincount(minlength=100)
         assert counts[low:high].sum() == N
         share = 1 / (high - low)
         # Six standard errors of a binomial count.
         assert ((counts[low:high] - N * share).abs() < 6 * math.sqrt(N * share * (1 - share))).all()
+
+
+def test_min_lag_is_nine_tenths_of_the_length() -> None:
+    assert Adding().min_lag(100) == 90
 
 
 def test_sample_has_two_marks_at_every_length() -> None:

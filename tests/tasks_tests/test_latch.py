@@ -49,6 +49,10 @@ def test_sample_adds_gaussian_noise_once_the_class_is_told() -> None:
     assert abs(float((scaled * batch.targets[0, :, 0].sign()).mean())) < 6 * math.sqrt(1 / n)
 
 
+def test_min_lag_counts_from_the_last_step_that_tells_the_class() -> None:
+    assert Latch().min_lag(20) == 17
+
+
 def test_failed_is_a_wrong_sign() -> None:
     batch = Batch(inputs=torch.zeros(4, 5, 7), targets=torch.tensor([0.8, 0.8, 0.8, -0.8, -0.8])[None, :, None])
     outputs = torch.tensor([0.01, -0.01, 0.0, -3.0, 0.5])[None, None, :, None]
