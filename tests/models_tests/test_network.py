@@ -1,0 +1,300 @@
+"""Whole networks: input projection, dropout, inference, initialisation, error flow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.autograd import grad
+from torch.nn.functional import one_hot
+
+from models import CELLS, FAST_CELLS
+from models.cell import Cell
+from models.network import Dropout, Keep, Network, Noise, project
+
+assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
+"""Two orders of summation in float64: 1e-16 per operation, a few thousand of them."""
+
+N_MEMBERS, LENGTH, N_SEQUENCES, N_IN, N_HIDDEN, N_OUT, N_READ = 3, 8, 4, 5, 6, 2, 3
+
+every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+every_input = pytest.mark.parametrize("coded", [True, False], ids=["codes", "values"])
+every_batch = pytest.mark.parametrize("own", [True, False], ids=["own", "shared"])
+
+
+def seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def network(cell: Cell, dropout: Dropout = Dropout.NONE) -> Network:
+    return Network(cell=cell, dropout=dropout, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_OUT)
+
+
+def draw_weights(shape: Network) -> dict[str, Tensor]:
+    return {
+        name: (0.6 * normal(N_MEMBERS, *size, seed=seed)).requires_grad_()
+        for seed, (name, size) in enumerate(shape.shapes().items())
+    }
+
+
+def draw_inputs(coded: bool, own: bool) -> Tensor:
+    sizes = (N_MEMBERS, LENGTH, N_SEQUENCES) if own else (LENGTH, N_SEQUENCES)
+    return torch.randint(N_IN, sizes, generator=seeded(20)) if coded else normal(*sizes, N_IN, seed=21)
+
+
+def draw_noise(coded: bool, own: bool) -> Noise:
+    sizes = (N_MEMBERS, LENGTH, N_SEQUENCES) if own else (LENGTH, N_SEQUENCES)
+    return Noise(
+        inputs=torch.rand(*sizes, 1 if coded else N_IN, generator=seeded(22), dtype=torch.float64),
+        recurrent=torch.rand(*sizes, N_HIDDEN, generator=seeded(23), dtype=torch.float64),
+    )
+
+
+def keep(inputs: float, recurrent: float, n_members: int = N_MEMBERS) -> Keep:
+    return Keep(
+        inputs=torch.full((n_members,), inputs, dtype=torch.float64),
+        recurrent=torch.full((n_members,), recurrent, dtype=torch.float64),
+    )
+
+
+# Input projection.
+
+
+@every_batch
+@pytest.mark.parametrize("biased", [True, False])
+def test_project_codes_is_the_product_with_one_hot_vectors(own: bool, biased: bool) -> None:
+    codes = draw_inputs(True, own)
+    matrix = normal(N_MEMBERS, N_IN, N_HIDDEN, seed=0).requires_grad_()
+    bias = normal(N_MEMBERS, N_HIDDEN, seed=1).requires_grad_()
+    cotangent = normal(N_MEMBERS, LENGTH, N_SEQUENCES, N_HIDDEN, seed=2)
+    hot = one_hot(codes, N_IN).double()
+    expected = torch.einsum("ktbi,kih->ktbh" if own else "tbi,kih->ktbh", hot, matrix)
+    if biased:
+        expected = expected + bias[:, None, None]
+    actual = project(codes, matrix, bias if biased else None)
+    leaves = (matrix, bias) if biased else (matrix,)
+    assert_close(actual, expected)
+    assert_close(grad(actual, leaves, cotangent), grad(expected, leaves, cotangent))
+
+
+@every_batch
+def test_project_of_dense_one_hot_vectors_equals_that_of_codes(own: bool) -> None:
+    codes = draw_inputs(True, own)
+    matrix, bias = normal(N_MEMBERS, N_IN, N_HIDDEN, seed=0), normal(N_MEMBERS, N_HIDDEN, seed=1)
+    assert_close(project(codes, matrix, bias), project(one_hot(codes, N_IN).double(), matrix, bias))
+
+
+# Sampled dropout.
+
+
+@every_cell
+@every_input
+@every_batch
+def test_dropout_at_rate_zero_gives_the_plain_network(cell: Cell, coded: bool, own: bool) -> None:
+    shape = network(cell)
+    weights, inputs = draw_weights(shape), draw_inputs(coded, own)
+    plain = shape.output(weights, inputs, keep=None, noise=None, n_read=N_READ)
+    noisy = replace(shape, dropout=Dropout.DROPOUT).output(
+        weights, inputs, keep=keep(1, 1), noise=draw_noise(coded, own), n_read=N_READ
+    )
+    # A mask of ones changes no bit.
+    assert torch.equal(noisy, plain)
+    leaves, cotangent = tuple(weights.values()), normal(*plain.shape, seed=30)
+    assert_close(grad(noisy, leaves, cotangent), grad(plain, leaves, cotangent))
+
+
+def linear_weights() -> dict[str, Tensor]:
+    """One member whose rectifiers are always on and read one by one: the network is linear and shows its net inputs."""
+    return {
+        "input": normal(1, N_IN, N_HIDDEN, seed=0),
+        "bias": torch.full((1, N_HIDDEN), 100, dtype=torch.float64),
+        "recurrent": normal(1, N_HIDDEN, N_HIDDEN, seed=1) / 50,
+        "readout": torch.eye(N_HIDDEN, dtype=torch.float64)[None],
+        "readout_bias": torch.zeros(1, N_HIDDEN, dtype=torch.float64),
+    }
+
+
+def linear_network(dropout: Dropout) -> Network:
+    return Network(cell=CELLS["elman_rectifier"], dropout=dropout, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_HIDDEN)
+
+
+@every_input
+@pytest.mark.parametrize("p_keep", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("length", [1, 2])
+def test_dropout_leaves_the_mean_of_the_net_input(coded: bool, p_keep: float, length: int) -> None:
+    """At the first step input noise alone acts, at the second recurrent noise too."""
+    n_draws = 20_000
+    one = torch.randint(N_IN, (length, 1), generator=seeded(2)) if coded else normal(length, 1, N_IN, seed=3)
+    inputs = one.expand(length, n_draws, *one.shape[2:])
+    noise = Noise(
+        inputs=torch.rand(length, n_draws, 1 if coded else N_IN, generator=seeded(4), dtype=torch.float64),
+        recurrent=torch.rand(length, n_draws, N_HIDDEN, generator=seeded(5), dtype=torch.float64),
+    )
+    noisy = linear_network(Dropout.DROPOUT).output(
+        linear_weights(), inputs, keep=keep(p_keep, p_keep, 1), noise=noise, n_read=1
+    )[0, 0]
+    plain = linear_network(Dropout.NONE).output(linear_weights(), one, keep=None, noise=None, n_read=1)[0, 0, 0]
+    # Six standard errors for each of the six units.
+    assert ((noisy.mean(0) - plain).abs() < 6 * noisy.std(0) / n_draws**0.5).all()
+
+
+@pytest.mark.parametrize("p_keep", [0.2, 0.5, 0.9])
+def test_input_dropout_drops_whole_symbols(p_keep: float) -> None:
+    codes = torch.randint(N_IN, (1, 2000), generator=seeded(0))
+    noise = Noise(
+        inputs=torch.rand(1, 2000, 1, generator=seeded(1), dtype=torch.float64),
+        recurrent=torch.rand(1, 2000, N_HIDDEN, generator=seeded(2), dtype=torch.float64),
+    )
+    weights = linear_weights()
+    net = linear_network(Dropout.DROPOUT).output(weights, codes, keep=keep(p_keep, 1, 1), noise=noise, n_read=1)[0, 0]
+    kept = noise.inputs[0] < p_keep
+    assert_close(net, 100 + torch.where(kept, weights["input"][0, codes[0]] / p_keep, 0))
+
+
+def test_recurrent_dropout_masks_the_previous_state_with_the_noise_of_its_own_step() -> None:
+    p_keep, weights, inputs = 0.6, linear_weights(), normal(LENGTH, N_SEQUENCES, N_IN, seed=0)
+    noise = draw_noise(coded=False, own=False)
+    actual = linear_network(Dropout.DROPOUT).output(
+        weights, inputs, keep=keep(1, p_keep, 1), noise=noise, n_read=LENGTH
+    )[0]
+    hidden = torch.zeros(N_SEQUENCES, N_HIDDEN, dtype=torch.float64)
+    for t in range(LENGTH):
+        masked = torch.where(noise.recurrent[t] < p_keep, hidden / p_keep, 0)
+        hidden = inputs[t] @ weights["input"][0] + weights["bias"][0] + masked @ weights["recurrent"][0]
+        assert hidden.min() > 0
+        assert_close(actual[t], hidden)
+
+
+@every_input
+@every_batch
+def test_dropout_of_a_stack_is_that_of_its_members_alone(coded: bool, own: bool) -> None:
+    """Members of different rates threshold the same numbers."""
+    shape = network(CELLS["lstm"], Dropout.DROPOUT)
+    weights, inputs, noise = draw_weights(shape), draw_inputs(coded, own), draw_noise(coded, own)
+    rates = Keep(inputs=torch.tensor([0.3, 0.6, 1.0]).double(), recurrent=torch.tensor([0.9, 0.5, 0.7]).double())
+    stacked = shape.output(weights, inputs, keep=rates, noise=noise, n_read=N_READ)
+    for k in range(N_MEMBERS):
+        alone = shape.output(
+            {name: weight[k : k + 1] for name, weight in weights.items()},
+            inputs[k : k + 1] if own else inputs,
+            keep=Keep(inputs=rates.inputs[k : k + 1], recurrent=rates.recurrent[k : k + 1]),
+            noise=Noise(inputs=noise.inputs[k : k + 1], recurrent=noise.recurrent[k : k + 1]) if own else noise,
+            n_read=N_READ,
+        )
+        assert_close(stacked[k : k + 1], alone)
+
+
+def test_output_raises_when_dropout_has_no_rates() -> None:
+    shape = network(CELLS["gru"], Dropout.DROPOUT)
+    with pytest.raises(ValueError, match="dropout needs its rates, but got keep=None"):
+        shape.output(draw_weights(shape), draw_inputs(True, False), keep=None, noise=draw_noise(True, False), n_read=1)
+
+
+# Inference and error flow.
+
+
+@every_cell
+@every_input
+@every_batch
+@pytest.mark.parametrize("dropout", [Dropout.NONE, Dropout.DROPOUT])
+def test_infer_equals_the_output_without_noise(cell: Cell, coded: bool, own: bool, dropout: Dropout) -> None:
+    shape = network(cell, dropout)
+    weights, inputs = draw_weights(shape), draw_inputs(coded, own)
+    rates = keep(0.5, 0.5) if dropout is Dropout.DROPOUT else None
+    expected = network(cell).output(weights, inputs, keep=None, noise=None, n_read=N_READ)
+    assert_close(shape.infer(weights, inputs, keep=rates, n_read=N_READ), expected.detach())
+
+
+@pytest.mark.parametrize("cell", FAST_CELLS.values(), ids=FAST_CELLS.keys())
+@every_input
+@every_batch
+def test_infer_keeps_propagating_the_moments_of_fast_dropout(cell: Cell, coded: bool, own: bool) -> None:
+    shape = network(cell, Dropout.FAST)
+    weights, inputs, rates = draw_weights(shape), draw_inputs(coded, own), keep(0.5, 0.7)
+    expected = shape.output(weights, inputs, keep=rates, noise=None, n_read=N_READ).detach()
+    assert_close(shape.infer(weights, inputs, keep=rates, n_read=N_READ), expected)
+    assert not torch.allclose(expected, shape.infer(weights, inputs, keep=keep(1, 1), n_read=N_READ))
+
+
+@pytest.mark.parametrize("name", FAST_CELLS)
+@every_input
+def test_fast_dropout_at_rate_zero_gives_the_plain_network(name: str, coded: bool) -> None:
+    shape, plain = network(FAST_CELLS[name], Dropout.FAST), network(CELLS[name])
+    weights, inputs = draw_weights(plain), draw_inputs(coded, False)
+    fast = shape.output(weights, inputs, keep=keep(1, 1), noise=None, n_read=N_READ)
+    assert_close(fast, plain.output(weights, inputs, keep=None, noise=None, n_read=N_READ))
+
+
+@every_cell
+@every_batch
+def test_flow_sums_to_the_gradients_of_the_parameters(cell: Cell, own: bool) -> None:
+    shape = network(cell)
+    weights, inputs = draw_weights(shape), draw_inputs(True, own)
+    target = normal(N_MEMBERS, N_READ, N_SEQUENCES, N_OUT, seed=40)
+    output = shape.output(weights, inputs, keep=None, noise=None, n_read=N_READ)
+    gradients = dict(zip(weights, grad((output - target).square().sum(), tuple(weights.values())), strict=True))
+    _, flow = shape.flow(weights, inputs, keep=None, n_read=N_READ, slope=lambda y: 2 * (y - target))
+    assert_close(flow.net.sum((1, 2)), gradients["bias"])
+    for name, gradient in flow.weights.items():
+        assert_close(gradient, gradients[name])
+
+
+# Initial parameters.
+
+
+@every_cell
+def test_init_draws_the_shapes_that_are_declared(cell: Cell) -> None:
+    shape = network(cell)
+    weights = shape.init(seeded(0), init="gaussian", init_scale=1.0, input_scale=1.0, forget_bias=1.0)
+    assert {name: tuple(weight.shape) for name, weight in weights.items()} == shape.shapes()
+    assert {weight.dtype for weight in weights.values()} == {torch.float64}
+
+
+@every_cell
+def test_init_depends_on_its_generator_alone(cell: Cell) -> None:
+    shape = network(cell)
+    first, second, third = (
+        shape.init(seeded(seed), init="sparse", init_scale=1.0, input_scale=1.0, forget_bias=1.0) for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["input"], third["input"])
+
+
+@every_cell
+def test_init_scales_every_recurrent_block(cell: Cell) -> None:
+    weights = network(cell).init(seeded(0), init="orthogonal", init_scale=1.7, input_scale=1.0, forget_bias=1.0)
+    blocks = weights["recurrent"].chunk(cell.n_gates, dim=1)
+    for block in blocks:
+        assert_close(torch.linalg.svdvals(block), torch.full((N_HIDDEN,), 1.7, dtype=torch.float64))
+    assert len({tuple(block.flatten().tolist()) for block in blocks}) == cell.n_gates
+
+
+def test_init_draws_input_and_readout_at_their_scales() -> None:
+    shape = Network(cell=CELLS["elman_tanh"], dropout=Dropout.NONE, n_in=50, n_hidden=100, n_out=60)
+    weights = shape.init(seeded(0), init="identity", init_scale=1.0, input_scale=0.3, forget_bias=1.0)
+    for name, deviation in (("input", 0.3 * 50**-0.5), ("readout", 0.1)):
+        entries = weights[name].flatten()
+        # Six standard errors of a standard deviation, s / sqrt(2 n).
+        assert float(entries.std()) == pytest.approx(deviation, abs=6 * deviation / (2 * len(entries)) ** 0.5)
+
+
+@every_cell
+def test_init_sets_the_bias_of_the_forget_gate_alone(cell: Cell) -> None:
+    weights = network(cell).init(seeded(0), init="gaussian", init_scale=1.0, input_scale=1.0, forget_bias=2.5)
+    expected = torch.zeros(cell.n_gates, N_HIDDEN, dtype=torch.float64)
+    if cell.forget_gate is not None:
+        expected[cell.forget_gate] = 2.5
+    assert torch.equal(weights["bias"], expected.flatten())
+    for name in weights.keys() & {"recurrent_bias", "readout_bias"}:
+        assert not weights[name].any()
+
+
+def test_forget_gate_is_the_second_block_of_the_lstm_alone() -> None:
+    assert {name: cell.forget_gate for name, cell in CELLS.items() if cell.forget_gate is not None} == {"lstm": 1}
