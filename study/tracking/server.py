@@ -33,8 +33,8 @@ _ENVIRONMENT = {
     # Patience is the shipper's business; the client would wait 2 minutes for an answer, 8 times.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    # The terminal belongs to the study's live table.
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # The terminal belongs to the study's live table, which shows the last error.
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
@@ -61,7 +61,15 @@ def masked(text: str, uri: str) -> str:
 
 
 def one_line(error: BaseException, uri: str) -> str:
-    """What went wrong, in at most 200 characters without the address's password."""
+    """What went wrong, in at most 200 characters without the address's password.
+
+    Under the layers that a failed connection passes through, the operating system has said it best.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return masked(lines[0], uri)[:200]
 

@@ -52,9 +52,7 @@ cards = st.builds(
 metrics = st.builds(Metric, name=texts, value=floats, update=numbers, time_ms=numbers)
 answers = st.builds(ModelAnswer, model=texts, lengths=st.lists(numbers, max_size=5).map(tuple), best=outcomes)
 entries = st.one_of(
-    st.builds(
-        StudyOpened, time_ms=numbers, parameters=st.dictionaries(texts, texts, max_size=3), specification=texts
-    ),
+    st.builds(StudyOpened, time_ms=numbers, parameters=st.dictionaries(texts, texts, max_size=3), specification=texts),
     st.builds(TrialOpened, time_ms=numbers, card=cards),
     st.builds(MetricsLogged, key=keys, metrics=st.lists(metrics, max_size=5).map(tuple)),
     st.builds(

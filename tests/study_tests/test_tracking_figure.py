@@ -100,7 +100,9 @@ def test_ladder_figure_labels_at_most_ten_lengths() -> None:
 
 def _answer(model: str, lengths: tuple[int, ...], rate: float) -> ModelAnswer:
     flow = tuple(math.exp(rate * k) for k in range(1, 31))
-    return ModelAnswer(model=model, lengths=lengths, best=replace(OUTCOME, dependency_length=max(lengths), error_flow=flow))
+    return ModelAnswer(
+        model=model, lengths=lengths, best=replace(OUTCOME, dependency_length=max(lengths), error_flow=flow)
+    )
 
 
 def test_answer_figure_shows_best_and_all_trials_of_each_model() -> None:
