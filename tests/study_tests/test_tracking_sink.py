@@ -339,6 +339,41 @@ def test_sink_writes_nothing_twice_when_the_cursor_was_not_advanced(
     assert _everything(client) == once
 
 
+_DRIVER = """
+import sys, threading
+from pathlib import Path
+from study.outcome import Metric, TrialKey
+from study.tracking.sink import MlflowSink, embedded_uri
+home = Path(sys.argv[1])
+sink = MlflowSink(embedded_uri(home), home / "spool", study="demo")
+keys = [TrialKey(study="demo", model="lstm", number=number) for number in (0, 1)]
+update = 0
+while True:
+    for key in keys:
+        sink.log_metrics(key, [Metric(name="loss", value=1 / (1 + update), update=update, time_ms=update)])
+    update += 1
+    print(2 * update - sink.pending(), flush=True)
+    threading.Event().wait(0.002)
+"""
+
+
+def test_sink_completes_what_a_killed_driver_was_shipping(home: Path, client: MlflowClient) -> None:
+    with subprocess.Popen([sys.executable, "-c", _DRIVER, str(home)], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        n_logged = 0
+        for n_shipped in driver.stdout:
+            n_logged += 1
+            if int(n_shipped) > 100:
+                break
+        driver.kill()
+        n_logged += len(driver.stdout.read().splitlines())
+    assert _sink(home).close(FLUSH_S) == 0
+    for key in (FIRST, SECOND):
+        steps = [row.step for row in client.get_metric_history(_run(client, key).info.run_id, "loss")]
+        assert steps == list(range(len(steps)))
+        assert len(steps) >= n_logged
+
+
 @pytest.mark.parametrize(
     "method", ["create_experiment", "create_run", "log_batch", "log_artifacts", "log_text", "set_terminated"]
 )
