@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import LonglagError
-from study.outcome import Metric, Outcome, Status, TrialKey
+from study.outcome import Metric, Status, TrialKey
 from study.tracking import server
+from study.tracking.artifact import draw_answer, final_metrics, stamped, write_artifacts
 from study.tracking.entry import (
     Entry,
     MetricsLogged,
-    ModelAnswer,
     StudyClosed,
     StudyOpened,
     TrialClosed,
     TrialInterrupted,
     TrialOpened,
 )
-from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
+from study.tracking.server import MODEL, STUDY, TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,10 +122,10 @@ class Recorder:
             # The last line of a traceback names the error; the whole of it is an artifact.
             tags["longlag.reason"] = (outcome.reason.strip().splitlines() or [""])[-1]
         else:
-            values = _final_metrics(outcome) | self._best_metrics(run_id)
-            self._log(run_id, _stamped(values, outcome.n_updates, entry.time_ms), {})
+            values = final_metrics(outcome) | self._best_metrics(run_id)
+            self._log(run_id, stamped(values, outcome.n_updates, entry.time_ms), {})
         with tempfile.TemporaryDirectory() as folder:
-            _write_artifacts(Path(folder), entry)
+            write_artifacts(Path(folder), entry)
             client.log_artifacts(run_id, folder)
         self._end(run_id, "FAILED" if outcome.status is Status.FAILED else "FINISHED", tags, entry.time_ms)
         if entry.weights is not None:
@@ -138,9 +135,9 @@ class Recorder:
         run_id = self._parent_id(entry.time_ms)
         if entry.answers:
             lengths = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
-            self._log(run_id, _stamped(lengths, 0, entry.time_ms), {})
+            self._log(run_id, stamped(lengths, 0, entry.time_ms), {})
             with tempfile.TemporaryDirectory() as folder:
-                _draw_answer(Path(folder) / "answer.png", entry.answers, self._study)
+                draw_answer(Path(folder) / "answer.png", entry.answers, self._study)
                 self._at().client.log_artifacts(run_id, folder)
         ends = {"done": "FINISHED", "failed": "FAILED"}
         self._end(run_id, ends.get(entry.status, "KILLED"), {STATUS: entry.status}, entry.time_ms)
@@ -239,56 +236,3 @@ class Recorder:
 def refused(error: Exception) -> bool:
     """Whether MLflow has understood the request and will never grant it; every other error may pass."""
     return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
-
-
-def _stamped(values: Mapping[str, float], update: int, time_ms: int) -> list[Metric]:
-    return [
-        Metric(name=name, value=value, update=update, time_ms=time_ms)
-        for name, value in values.items()
-        if not math.isnan(value)
-    ]
-
-
-def _final_metrics(outcome: Outcome) -> dict[str, float]:
-    values = {
-        "dependency_length": float(outcome.dependency_length),
-        "objective": outcome.value,
-        "skill": outcome.skill,
-        "diverged": float(outcome.diverged),
-        "n_updates": float(outcome.n_updates),
-    }
-    for rung in outcome.rungs:
-        low, high = rung.interval
-        values |= {
-            f"error/{rung.length}": rung.error,
-            f"error/{rung.length}/low": low,
-            f"error/{rung.length}/high": high,
-        }
-    return values
-
-
-def _write_artifacts(folder: Path, entry: TrialClosed) -> None:
-    """The files that a trial leaves; weights that are gone were uploaded before this process's predecessor died."""
-    outcome = entry.outcome
-    if outcome.reason:
-        (folder / "reason.txt").write_text(outcome.reason, encoding="utf-8")
-    if outcome.error_flow:
-        # JSON has no infinity: it becomes null, as does what is no number.
-        curve = [value if math.isfinite(value) else None for value in outcome.error_flow]
-        (folder / "error_flow.json").write_text(json.dumps({"g": curve}), encoding="utf-8")
-    if entry.weights is not None and Path(entry.weights).exists():
-        shutil.copyfile(entry.weights, folder / WEIGHTS)
-    if entry.figures and outcome.status is not Status.FAILED:
-        from study.tracking.figure import error_flow_figure, ladder_figure
-
-        title = str(entry.key)
-        if outcome.error_flow:
-            error_flow_figure(outcome, title).savefig(folder / "error_flow.png")
-        if outcome.rungs:
-            ladder_figure(outcome, title).savefig(folder / "ladder.png")
-
-
-def _draw_answer(file: Path, answers: Sequence[ModelAnswer], study: str) -> None:
-    from study.tracking.figure import answer_figure
-
-    answer_figure(answers, study).savefig(file)

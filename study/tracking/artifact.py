@@ -1,0 +1,69 @@
+"""The numbers and files that an outcome leaves in MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from study.outcome import Metric, Outcome, Status
+from study.tracking.entry import ModelAnswer, TrialClosed
+from study.tracking.server import WEIGHTS
+
+
+def stamped(values: Mapping[str, float], update: int, time_ms: int) -> list[Metric]:
+    """The values as metrics measured at one time; what is not a number is left out."""
+    return [
+        Metric(name=name, value=value, update=update, time_ms=time_ms)
+        for name, value in values.items()
+        if not math.isnan(value)
+    ]
+
+
+def final_metrics(outcome: Outcome) -> dict[str, float]:
+    """What is known only at the end: the objective, and the error at each length with its Wilson 95 % interval."""
+    values = {
+        "dependency_length": float(outcome.dependency_length),
+        "objective": outcome.value,
+        "skill": outcome.skill,
+        "diverged": float(outcome.diverged),
+        "n_updates": float(outcome.n_updates),
+    }
+    for rung in outcome.rungs:
+        low, high = rung.interval
+        values |= {
+            f"error/{rung.length}": rung.error,
+            f"error/{rung.length}/low": low,
+            f"error/{rung.length}/high": high,
+        }
+    return values
+
+
+def write_artifacts(folder: Path, entry: TrialClosed) -> None:
+    """The files that a trial leaves; weights that are gone were uploaded before this process's predecessor died."""
+    outcome = entry.outcome
+    if outcome.reason:
+        (folder / "reason.txt").write_text(outcome.reason, encoding="utf-8")
+    if outcome.error_flow:
+        # JSON has no infinity: it becomes null, as does what is no number.
+        curve = [value if math.isfinite(value) else None for value in outcome.error_flow]
+        (folder / "error_flow.json").write_text(json.dumps({"g": curve}), encoding="utf-8")
+    if entry.weights is not None and Path(entry.weights).exists():
+        shutil.copyfile(entry.weights, folder / WEIGHTS)
+    if entry.figures and outcome.status is not Status.FAILED:
+        from study.tracking.figure import error_flow_figure, ladder_figure
+
+        title = str(entry.key)
+        if outcome.error_flow:
+            error_flow_figure(outcome, title).savefig(folder / "error_flow.png")
+        if outcome.rungs:
+            ladder_figure(outcome, title).savefig(folder / "ladder.png")
+
+
+def draw_answer(file: Path, answers: Sequence[ModelAnswer], study: str) -> None:
+    """Write the figure that answers who learned how long a dependency."""
+    from study.tracking.figure import answer_figure
+
+    answer_figure(answers, study).savefig(file)
