@@ -1,0 +1,100 @@
+"""The simple recurrent network of Elman under fast dropout: moments instead of sampled masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.activation import Activation
+from models.cell import Cell, Drive, Flow, State, Tape, Weights
+from models.elman import recurrent_gradient
+from models.moment import MOMENTS
+
+
+class FastElman(Cell):
+    """Mean and variance of every unit of an Elman network whose recurrent inputs are kept with probability p.
+
+    ``mu_t = drive_mean_t + p m_{t-1} W``, ``s2_t = drive_variance_t + (p v_{t-1} + p (1 - p) m_{t-1}^2) (W * W)``,
+    ``(m_t, v_t)`` = moments of f(a) for a ~ N(mu_t, s2_t); ``m_0 = v_0 = 0``. W = ``recurrent`` ``[K, H, H]``; p is
+    the ``mask``, ``[K, 1, 1]``, None for 1. Units are taken as independent, and so are the masks of different steps. The
+    mean is what readout and statistics see.
+
+    Source: Bayer et al. 2013; Wang & Manning 2013, section 3. Differs: Bayer's published code multiplies the recurrent
+    mean by the probability of dropping and learns the initial moments; the moment maps say how they differ.
+    """
+
+    source = "Bayer et al. 2013, after Wang & Manning 2013"
+    n_gates = 1
+    candidate_gate = 0
+
+    def __init__(self, activation: Activation) -> None:
+        """A cell with this nonlinearity."""
+        self.activation = activation
+        self.map = MOMENTS[activation.name]
+
+    def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
+        """The recurrent matrix."""
+        return {"recurrent": (n_hidden, n_hidden)}
+
+    def start(self, drive: Drive) -> State:
+        """Mean zero, variance zero."""
+        return torch.zeros_like(drive[0]), torch.zeros_like(drive[0])
+
+    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+        """One step, see the class."""
+        matrix, (mean, variance) = weights["recurrent"], state
+        p_keep = _p_keep(matrix, mask)
+        mu = torch.baddbmm(drive[0], p_keep * mean, matrix)
+        spread = p_keep * variance + p_keep * (1 - p_keep) * mean.square()
+        return self.map.moments(mu, torch.baddbmm(drive[1], spread, matrix.square()))
+
+    @torch.no_grad()
+    def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+        """All steps; ``saved`` holds mu, s2 and v, each ``[K, T, B, H]``."""
+        matrix = weights["recurrent"]
+        p_keep = _p_keep(matrix, mask)
+        p_drop, kept, kept_square = 1 - p_keep, p_keep * matrix, p_keep * matrix.square()
+        means, mus, s2s, variances = drive[0].new_empty(4, *drive[0].shape)
+        mean, variance = self.start((drive[0][:, 0],))
+        for t in range(means.shape[1]):
+            mu = torch.baddbmm(drive[0][:, t], mean, kept)
+            s2 = torch.baddbmm(drive[1][:, t], torch.addcmul(variance, mean * p_drop, mean), kept_square)
+            mean, variance = self.map.moments(mu, s2)
+            means[:, t], mus[:, t], s2s[:, t], variances[:, t] = mean, mu, s2, variance
+        return Tape(states=means, activations=means, saved=(mus, s2s, variances))
+
+    @torch.no_grad()
+    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+        """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
+
+        delta is dE/dmu, epsilon is dE/ds2; dE/dm_t has the readout's part besides.
+        """
+        matrix, means, (mus, s2s, variances) = weights["recurrent"], tape.states, tape.saved
+        length, n_read = means.shape[1], cotangent.shape[1]
+        p_keep = _p_keep(matrix, mask)
+        kept, kept_square = (p_keep * matrix).mT, (p_keep * matrix.square()).mT
+        noise = means * (1 - p_keep).unsqueeze(1)
+        # The partial derivatives become the error signals in place: the memory traffic weighs as much as the products.
+        delta, epsilon, *by_variance = self.map.partials(mus, s2s, means)
+        to_mu, to_s2 = (part.unbind(1) for part in by_variance)
+        d_mean, d_variance = cotangent[:, -1], torch.zeros_like(means[:, 0])
+        for t in reversed(range(length)):
+            d_mu = delta[:, t].mul_(d_mean).addcmul_(d_variance, to_mu[t])
+            d_s2 = epsilon[:, t].mul_(d_mean).addcmul_(d_variance, to_s2[t])
+            if t > 0:
+                d_variance = torch.bmm(d_s2, kept_square)
+                d_mean = torch.bmm(d_mu, kept).addcmul_(d_variance, noise[:, t - 1], value=2)
+                if t - 1 >= length - n_read:
+                    d_mean += cotangent[:, t - 1 - length + n_read]
+        through_mean = recurrent_gradient(means, None, delta)
+        through_variance = recurrent_gradient(noise.mul_(means).add_(variances), None, epsilon)
+        gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
+        return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
+
+    def relative_slope(self, activations: Tensor) -> Tensor:
+        """``f'(a) / f'_max`` at the mean of the unit's value, as in the plain cell; the variance is left out."""
+        return self.activation.slope_from_value(activations) / self.activation.slope_max
+
+
+def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(matrix[:, :1, :1]) if mask is None else mask
