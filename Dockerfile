@@ -1,6 +1,6 @@
 FROM python:3.11-slim
 
-# 3 GB of CUDA libraries come with PyPI's torch for x86-64; one image then serves workers with and without a GPU.
+# PyPI's torch brings gigabytes of CUDA libraries; in return one image serves workers with and without a GPU.
 # The dependencies have a layer of their own, made from the metadata alone: an edit of the sources keeps it.
 WORKDIR /opt/longlag
 COPY LICENSE README.md pyproject.toml requirements.lock ./
