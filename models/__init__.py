@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.activation import ACTIVATIONS
 from models.cell import Cell
 from models.elman import Elman
+from models.fast_elman import FastElman
 from models.gru import Gru
 from models.lstm import Lstm
 
@@ -17,5 +18,9 @@ CELLS: dict[str, Cell] = {
 }
 """Every cell by the name that a study file uses."""
 
-FAST_CELLS: dict[str, Cell] = {}
+FAST_CELLS: dict[str, Cell] = {
+    "elman_tanh": FastElman(ACTIVATIONS["tanh"]),
+    "elman_logistic": FastElman(ACTIVATIONS["logistic"]),
+    "elman_rectifier": FastElman(ACTIVATIONS["rectifier"]),
+}
 """The cells that can propagate moments through dropout (``dropout: fast``), by the same names."""
