@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,17 +12,20 @@ from models.cell import Cell, Drive, Flow, State, Tape, Weights
 from models.elman import recurrent_gradient
 from models.moment import MOMENTS
 
+BLOCK = 10
+"""Steps whose partial derivatives are computed together: one step is all overhead, all steps leave the cache."""
+
 
 class FastElman(Cell):
     """Mean and variance of every unit of an Elman network whose recurrent inputs are kept with probability p.
 
     ``mu_t = drive_mean_t + p m_{t-1} W``, ``s2_t = drive_variance_t + (p v_{t-1} + p (1 - p) m_{t-1}^2) (W * W)``,
     ``(m_t, v_t)`` = moments of f(a) for a ~ N(mu_t, s2_t); ``m_0 = v_0 = 0``. W = ``recurrent`` ``[K, H, H]``; p is
-    the ``mask``, ``[K, 1, 1]``, None for 1. Units are taken as independent, and so are the masks of different steps. The
-    mean is what readout and statistics see.
+    the ``mask``, ``[K, 1, 1]``, None for 1. Units are taken as independent, and so are the masks of different steps.
+    The mean is what readout and statistics see.
 
-    Source: Bayer et al. 2013; Wang & Manning 2013, section 3. Differs: Bayer's published code multiplies the recurrent
-    mean by the probability of dropping and learns the initial moments; the moment maps say how they differ.
+    Source: Bayer et al. 2013; Wang & Manning 2013. Differs: Bayer's published code multiplies the recurrent mean by the
+    probability of dropping and learns the initial moments; the moment maps say how they differ.
     """
 
     source = "Bayer et al. 2013, after Wang & Manning 2013"
@@ -30,7 +35,7 @@ class FastElman(Cell):
     def __init__(self, activation: Activation) -> None:
         """A cell with this nonlinearity."""
         self.activation = activation
-        self.map = MOMENTS[activation.name]
+        self.moment_map = MOMENTS[activation.name]
 
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """The recurrent matrix."""
@@ -46,22 +51,24 @@ class FastElman(Cell):
         p_keep = _p_keep(matrix, mask)
         mu = torch.baddbmm(drive[0], p_keep * mean, matrix)
         spread = p_keep * variance + p_keep * (1 - p_keep) * mean.square()
-        return self.map.moments(mu, torch.baddbmm(drive[1], spread, matrix.square()))
+        return self.moment_map.moments(mu, torch.baddbmm(drive[1], spread, matrix.square()))
 
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        """All steps; ``saved`` holds mu, s2 and v, each ``[K, T, B, H]``."""
+        """All steps; ``saved`` holds mu_t, s2_t and ``v_t + (1 - p) m_t^2``, each ``[K, T, B, H]``."""
         matrix = weights["recurrent"]
         p_keep = _p_keep(matrix, mask)
         p_drop, kept, kept_square = 1 - p_keep, p_keep * matrix, p_keep * matrix.square()
-        means, mus, s2s, variances = drive[0].new_empty(4, *drive[0].shape)
-        mean, variance = self.start((drive[0][:, 0],))
-        for t in range(means.shape[1]):
-            mu = torch.baddbmm(drive[0][:, t], mean, kept)
-            s2 = torch.baddbmm(drive[1][:, t], torch.addcmul(variance, mean * p_drop, mean), kept_square)
-            mean, variance = self.map.moments(mu, s2)
-            means[:, t], mus[:, t], s2s[:, t], variances[:, t] = mean, mu, s2, variance
-        return Tape(states=means, activations=means, saved=(mus, s2s, variances))
+        tape = [torch.empty_like(drive[0], memory_format=torch.contiguous_format) for _ in range(4)]
+        mean, spread = self.start((drive[0][:, 0],))
+        for drive_mean, drive_variance, *slots in zip(*(part.unbind(1) for part in (*drive, *tape)), strict=True):
+            mu = torch.baddbmm(drive_mean, mean, kept)
+            s2 = torch.baddbmm(drive_variance, spread, kept_square)
+            mean, variance = self.moment_map.moments(mu, s2)
+            spread = torch.addcmul(variance, mean * p_drop, mean)
+            for slot, value in zip(slots, (mean, mu, s2, spread), strict=True):
+                slot.copy_(value)
+        return Tape(states=tape[0], activations=tape[0], saved=tuple(tape[1:]))
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -69,27 +76,33 @@ class FastElman(Cell):
 
         delta is dE/dmu, epsilon is dE/ds2; dE/dm_t has the readout's part besides.
         """
-        matrix, means, (mus, s2s, variances) = weights["recurrent"], tape.states, tape.saved
+        matrix, means, (mus, s2s, spreads) = weights["recurrent"], tape.states, tape.saved
         length, n_read = means.shape[1], cotangent.shape[1]
         p_keep = _p_keep(matrix, mask)
-        kept, kept_square = (p_keep * matrix).mT, (p_keep * matrix.square()).mT
-        noise = means * (1 - p_keep).unsqueeze(1)
-        # The partial derivatives become the error signals in place: the memory traffic weighs as much as the products.
-        delta, epsilon, *by_variance = self.map.partials(mus, s2s, means)
-        to_mu, to_s2 = (part.unbind(1) for part in by_variance)
-        d_mean, d_variance = cotangent[:, -1], torch.zeros_like(means[:, 0])
-        for t in reversed(range(length)):
-            d_mu = delta[:, t].mul_(d_mean).addcmul_(d_variance, to_mu[t])
-            d_s2 = epsilon[:, t].mul_(d_mean).addcmul_(d_variance, to_s2[t])
+        twice_drop, kept, kept_square = 2 - 2 * p_keep, (p_keep * matrix).mT, (p_keep * matrix.square()).mT
+        delta, epsilon = torch.empty_like(means), torch.empty_like(means)
+        before, read, deltas, epsilons = (part.unbind(1) for part in (means, cotangent, delta, epsilon))
+        d_mean, d_variance = read[-1], torch.zeros_like(before[0])
+        partials = self._partials_from_last(mus, s2s, means)
+        for t, (m_by_mu, m_by_s2, v_by_mu, v_by_s2) in zip(reversed(range(length)), partials, strict=True):
+            d_mu = torch.mul(d_mean, m_by_mu, out=deltas[t]).addcmul_(d_variance, v_by_mu)
+            d_s2 = torch.mul(d_mean, m_by_s2, out=epsilons[t]).addcmul_(d_variance, v_by_s2)
             if t > 0:
                 d_variance = torch.bmm(d_s2, kept_square)
-                d_mean = torch.bmm(d_mu, kept).addcmul_(d_variance, noise[:, t - 1], value=2)
+                d_mean = torch.bmm(d_mu, kept).addcmul_(d_variance, before[t - 1] * twice_drop)
                 if t - 1 >= length - n_read:
-                    d_mean += cotangent[:, t - 1 - length + n_read]
+                    d_mean += read[t - 1 - length + n_read]
         through_mean = recurrent_gradient(means, None, delta)
-        through_variance = recurrent_gradient(noise.mul_(means).add_(variances), None, epsilon)
+        through_variance = recurrent_gradient(spreads, None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
         return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
+
+    def _partials_from_last(self, mus: Tensor, s2s: Tensor, means: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """What ``MomentMap.partials`` gives, step by step from the last, each ``[K, B, H]``."""
+        blocks = zip(*(torch.split(part, BLOCK, dim=1) for part in (mus, s2s, means)), strict=True)
+        for block in reversed(list(blocks)):
+            steps = zip(*(part.unbind(1) for part in self.moment_map.partials(*block)), strict=True)
+            yield from reversed(list(steps))
 
     def relative_slope(self, activations: Tensor) -> Tensor:
         """``f'(a) / f'_max`` at the mean of the unit's value, as in the plain cell; the variance is left out."""
