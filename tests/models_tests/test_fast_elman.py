@@ -138,7 +138,7 @@ def test_cell_tends_to_the_plain_one_as_the_rate_tends_to_zero(name: str) -> Non
     weights, nothing = {"recurrent": case.matrix}, torch.zeros_like(case.variance)
     plain = unroll(CELLS[f"elman_{name}"], weights, (case.mean,), None, 3)
     near = unroll(fast(name), weights, (case.mean, nothing), torch.full_like(case.p_keep, 1 - 1e-8), 3)
-    # At a kink the effect is of the order of the square root of p_drop. Wang & Manning's variance leaves 0.14 on average.
+    # At a kink the effect is of the order of the square root of p_drop. Wang & Manning's variance leaves 0.14.
     torch.testing.assert_close(near, plain, rtol=1e-3, atol=1e-3)
 
 

@@ -230,6 +230,17 @@ def test_moments_can_be_differentiated_forward(name: str) -> None:
     torch.testing.assert_close((mean, variance), expected, rtol=1e-10, atol=1e-10)
 
 
+@every_map
+@pytest.mark.parametrize("s2", [0, 1e-44, 1e-38, 1e-31, 1e-29])
+def test_derivatives_of_moments_are_finite_in_single_precision_when_there_is_hardly_any_noise(
+    name: str, s2: float
+) -> None:
+    mu = torch.tensor([-1e6, -1.0, 0.0, 1.0, 1e6])
+    variance = torch.full_like(mu, s2)
+    tangents = jvp(MOMENTS[name].moments, (mu, variance), (torch.ones_like(mu), torch.ones_like(mu)))[1]
+    assert all(tangent.isfinite().all() for tangent in tangents)
+
+
 @pytest.mark.parametrize("p_drop", [0.1, 0.2, 0.5, 0.8])
 @pytest.mark.parametrize("coded", [True, False], ids=["codes", "values"])
 def test_net_input_of_a_dropped_out_layer_has_the_moments_that_the_network_states(coded: bool, p_drop: float) -> None:
