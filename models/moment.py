@@ -121,7 +121,7 @@ class Rectified(MomentMap):
 
 
 NOISELESS = 1e-30
-"""A variance up to this is none for the rectifier: mu / s2 and its like would leave the range of float32."""
+"""A variance up to this is none for the rectifier: autograd's derivatives would leave the range of float32."""
 
 FAR = 1e4
 """So many standard deviations away a normal density is 0 in every precision; finite, because 0 times it must be 0."""
@@ -131,7 +131,7 @@ def _normal(mu: Tensor, s2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Standard deviation, phi(mu / s) and Phi(mu / s), such that autograd's derivatives stay finite without noise."""
     quiet = s2 <= NOISELESS
     s = torch.where(quiet, 1, s2).sqrt()
-    r = torch.where(quiet, torch.where(mu > 0, FAR, -FAR), mu / s)
+    r = torch.where(quiet, torch.where(mu > 0, FAR, -FAR), (mu / s).clamp(-FAR, FAR))
     density = torch.exp(-r * r / 2) / math.sqrt(2 * math.pi)
     return s, density, torch.special.ndtr(r)
 
