@@ -90,7 +90,8 @@ def wilson_interval(n_failed: int, n_sequences: int) -> tuple[float, float]:
     centre = p + z * z / (2 * n_sequences)
     half = z * math.sqrt(p * (1 - p) / n_sequences + z * z / (4 * n_sequences**2))
     scale = 1 + z * z / n_sequences
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # At p = 0 and p = 1 the bound is p itself, which rounding would miss.
+    return max(0.0, min(p, (centre - half) / scale)), min(1.0, max(p, (centre + half) / scale))
 
 
 @dataclass(frozen=True, kw_only=True)
