@@ -36,8 +36,8 @@ class Tape:
 class Flow:
     """What a backward pass yields: the error flow and the gradients.
 
-    ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient of the drive's mean; ``drive`` holds the
-    gradients of all parts of the drive; ``weights`` those of the recurrent parameters; ``carousel`` is dE/dc_t,
+    ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient of the drive's mean; ``drive`` holds
+    the gradients of all parts of the drive; ``weights`` those of the recurrent parameters; ``carousel`` is dE/dc_t,
     ``[K, T, B, H]``, for cells that have one.
     """
 
@@ -91,4 +91,4 @@ class Cell(ABC):
 
     @abstractmethod
     def relative_slope(self, activations: Tensor) -> Tensor:
-        """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a): the shape of ``activations``."""
+        """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a); any shape, kept."""

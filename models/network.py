@@ -48,8 +48,8 @@ class Network:
     """The shape of a network; its parameters live outside, in a mapping with a leading member axis.
 
     ``a_t = x_t W_in + b + h_{t-1} W``, ``h_t = cell(a_t)``, ``y = h W_out + b_out`` at the last R steps, with ``input``
-    ``[K, n_in, G*H]``, ``bias`` ``[K, G*H]``, ``readout`` ``[K, H, n_out]``, ``readout_bias`` ``[K, n_out]`` and the cell's
-    own recurrent parameters.
+    ``[K, n_in, G*H]``, ``bias`` ``[K, G*H]``, ``readout`` ``[K, H, n_out]``, ``readout_bias`` ``[K, n_out]`` and the
+    cell's own recurrent parameters.
     """
 
     cell: Cell
@@ -75,8 +75,8 @@ class Network:
         """Parameters of one member, float64 on the CPU.
 
         Every recurrent block is ``init_scale`` times the named initialiser's matrix; input weights are Gaussian with
-        standard deviation ``input_scale / sqrt(n_in)``, readout weights with ``1 / sqrt(n_hidden)``; biases are zero but
-        for the forget gate's.
+        standard deviation ``input_scale / sqrt(n_in)``, readout weights with ``1 / sqrt(n_hidden)``; biases are zero
+        but for the forget gate's.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         blocks = [init_scale * INITIALISERS[init](generator, self.n_hidden) for _ in range(self.cell.n_gates)]
@@ -184,7 +184,7 @@ def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """
     if _is_code(inputs):
         table = matrix if bias is None else matrix + bias[:, None]
-        selected: Tensor = _Gather.apply(table, inputs)
+        selected: Tensor = _Gather.apply(table, inputs)  # type: ignore[no-untyped-call]
         return selected
     product = inputs @ matrix.unsqueeze(1)
     return product if bias is None else product + bias[:, None, None]

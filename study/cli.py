@@ -21,8 +21,6 @@ from study.errors import LonglagError, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.table import Table
-
     from study.report import Json
     from study.search.catalogue import StudyState
     from study.session import Session, Watch
@@ -69,7 +67,7 @@ def main_options(
 
 
 @app.command()
-def launch(
+def launch(  # noqa: PLR0917  (Typer reads options from arguments)
     spec: Annotated[str, typer.Argument(metavar="SPEC|PRESET", help="A study file, or the name of a preset.")],
     name: Annotated[str | None, typer.Option(help="Name of the study; default: the file's.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials per model.")] = None,
@@ -133,7 +131,7 @@ def status(study: str) -> None:
 
 
 @app.command()
-def best(
+def best(  # noqa: PLR0917  (as above)
     study: Annotated[str | None, typer.Argument(help="A study; default: all.")] = None,
     task: Annotated[str | None, typer.Option(help="Only studies of this task.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
@@ -276,7 +274,9 @@ def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = F
     from study.report import flat
 
     if format is Format.TABLE:
-        out.print(_table(rows))
+        from study.console import rows_table
+
+        out.print(rows_table(rows))
     elif format is Format.CSV:
         columns = list(dict.fromkeys(name for row in rows for name in flat(row)))
         text = io.StringIO()
@@ -290,31 +290,6 @@ def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = F
         from study.study_file import dump_yaml
 
         sys.stdout.write(dump_yaml(rows[0] if single else rows))
-
-
-def _table(rows: list[dict[str, Json]]) -> Table:
-    """The columns of rows that fit a screen."""
-    from study.console import listing, parameters_text
-
-    lines = []
-    for row in rows:
-        error = row.get("error")
-        shown = "-"
-        if isinstance(error, dict) and isinstance(error["interval"], list):
-            low, high = error["interval"]
-            shown = f"{100 * error['error']:.2f} % at T = {error['length']} ({100 * low:.2f} to {100 * high:.2f})"
-        parameters = row["parameters"]
-        lines.append(
-            (
-                f"{row['study']} {row['model']}/{row['number']}",
-                str(row["status"]),
-                str(row.get("dependency_length", "-")),
-                shown,
-                parameters_text(parameters if isinstance(parameters, dict) else {}),
-            )
-        )
-    headings = ("trial", "status", "length ", "error there (95 % interval)", "parameters")
-    return listing("best trials", headings, lines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rich.text import Text
 from study.conductor import ModelProgress
 from study.outcome import Rung
 from study.plan import Parameter, StudyPlan
-from study.report import Answer
+from study.report import Answer, Json
 from study.session import Watched
 
 PLAIN_S = 10.0
@@ -48,7 +48,7 @@ def watching(console: Console, watched: Watched) -> Iterator[None]:
 
 
 def live_table(watched: Watched) -> RenderableType:
-    """Per model: trials done, pruned, diverged; best dependency length; updates per second; below, time and tracking."""
+    """Per model: trials done, pruned, diverged; best dependency length; updates per second; below, the time left."""
     elapsed = time.monotonic() - watched.started_s
     table = _table(f"study {watched.plan.name}")
     table.add_column("model")
@@ -105,6 +105,27 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
     return Group(table, Text("best configurations"), *map(Text, details))
 
 
+def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
+    """Trials as ``study.report.row`` describes them, what fits a screen, with their configurations below."""
+    table = _table("trials")
+    for heading in ("trial", "status"):
+        table.add_column(heading)
+    table.add_column("length", justify="right")
+    table.add_column("error there (95 % interval)", justify="right")
+    details = []
+    for row in rows:
+        label = f"{row['study']} {row['model']}/{row['number']}"
+        error, parameters = row.get("error"), row["parameters"]
+        shown = "-"
+        if isinstance(error, dict):
+            counts = {name: error[name] for name in ("length", "lag", "n_failed", "n_sequences")}
+            shown = error_text(Rung(**counts))  # type: ignore[arg-type]
+        table.add_row(label, str(row["status"]), str(row.get("dependency_length", "-")), shown)
+        if isinstance(parameters, dict):
+            details.append(f"  {label}: {parameters_text(parameters)}")
+    return Group(table, Text("configurations"), *map(Text, details))
+
+
 def error_text(rung: Rung) -> str:
     """An error rate with its length and interval, in percent."""
     low, high = rung.interval
@@ -123,7 +144,7 @@ def life_text(steps: float) -> str:
     return "no decay" if math.isinf(steps) else f"{steps:.1f} steps"
 
 
-def parameters_text(parameters: Mapping[str, Parameter]) -> str:
+def parameters_text(parameters: Mapping[str, Json] | Mapping[str, Parameter]) -> str:
     """Hyperparameters on a line."""
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()

@@ -19,9 +19,10 @@ from study.training.stack import Stack
 def load_weights(path: Path) -> Mapping[str, Tensor]:
     """Parameters of one network by name; raises UserError if the file does not hold any."""
     try:
-        return load_file(path)
+        weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} must be a safetensors file, but it is not: {error}") from None
+    return weights
 
 
 def evaluate(plan: StudyPlan, weights: Mapping[str, Tensor], *, n_sequences: int, draw: int) -> tuple[Rung, ...]:

@@ -160,6 +160,30 @@ def default_domain(name: str, cell: str) -> Domain:
     return domain
 
 
+def fit_domain(name: str, cell: str, domain: Domain) -> Domain:
+    """A domain that was meant for all cells, without what this one cannot do; no dropout where nothing is left."""
+    if name != "dropout" or cell in FAST_CELLS:
+        return domain
+    kinds = domain.values if isinstance(domain, Choices) else (domain,)
+    left = [str(kind) for kind in kinds if kind != Dropout.FAST]
+    return Choices(values=tuple(left)) if len(left) > 1 else (left or [str(Dropout.NONE)])[0]
+
+
+def fixed_space(space: Mapping[str, Domain], parameters: Chosen) -> dict[str, Parameter]:
+    """A space in which only one point is left; what the point does not name has no effect on it, and is any value."""
+    fixed: dict[str, Parameter] = {}
+    for name, domain in space.items():
+        if name in parameters:
+            fixed[name] = parameters[name]
+        elif isinstance(domain, Interval):
+            fixed[name] = domain.low
+        elif isinstance(domain, Choices):
+            fixed[name] = domain.values[0]
+        else:
+            fixed[name] = domain
+    return fixed
+
+
 def hyperparameters(parameters: Chosen) -> Hyperparameters:
     """The record that training reads; what a trial leaves out, because it does not apply, takes its default."""
     known = {field.name for field in fields(Hyperparameters)}

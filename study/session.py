@@ -6,16 +6,17 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.bridge import SinkTracker, described_plan
 from study.conductor import Conductor, ModelProgress
 from study.errors import LonglagError, UserError
 from study.evaluation import evaluate, load_weights
 from study.lease import beating, stopping_on_signals
-from study.outcome import Metric, Outcome, Rung, TrialKey
+from study.outcome import Rung
 from study.plan import StudyPlan
 from study.query import best, find_trial
 from study.record import TrialRecord
@@ -26,7 +27,7 @@ from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec
 from study.study_file import dump_spec, parse_spec
-from study.tracking.sink import MlflowSink, TrialCard, check_tracking, download_weights, embedded_uri
+from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -255,8 +256,8 @@ class Session:
                 model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models
             }
             sink = MlflowSink(self.tracking_uri, self.settings.home / "spool" / spec.name, study=spec.name)
-            sink.open_study(parameters=_described_plan(plan), specification=dump_spec(spec))
-            conductor = Conductor(plan, searches, _Tracking(sink, spec, plan))
+            sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec))
+            conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
             watched = Watched(
                 plan=plan,
                 progress=conductor.progress,
@@ -271,61 +272,17 @@ class Session:
                     yield conductor, watched, stop
                 state = StudyState.DONE if conductor.done else StudyState.STOPPED
             finally:
-                if not conductor.done:
-                    conductor.interrupt()
-                sink.close_study(status=str(state), outcomes=conductor.outcomes())
-                sink.close(FLUSH_S)
+                try:
+                    if not conductor.done:
+                        conductor.interrupt()
+                    sink.close_study(status=str(state), outcomes=conductor.outcomes())
+                finally:
+                    sink.close(FLUSH_S)
                 for key, run_id in sink.run_ids().items():
                     searches[key.model].attach_run(key.number, run_id)
         finally:
             catalogue.release(spec.name, state)
 
 
-class _Tracking:
-    """The conductor's tracker on top of the MLflow sink: puts on each trial's card what the study knows of it."""
-
-    def __init__(self, sink: MlflowSink, spec: Spec, plan: StudyPlan) -> None:
-        self._sink, self._spec, self._plan = sink, spec, plan
-
-    def open_trial(self, record: TrialRecord) -> None:
-        label = f"{record.key.study}-{record.key.model}-{record.key.number}"
-        pinned = self._spec.pinned(record.key.model, record.parameters, record.seed, label)
-        self._sink.open_trial(
-            TrialCard(
-                key=record.key,
-                task=self._plan.task.name,
-                cell=self._plan.model(record.key.model).cell,
-                parameters=record.parameters,
-                configuration=dump_spec(pinned),
-            )
-        )
-
-    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
-        self._sink.log_metrics(key, metrics)
-
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
-        self._sink.close_trial(key, outcome, weights)
-
-    def interrupt_trial(self, key: TrialKey) -> None:
-        self._sink.interrupt_trial(key)
-
-
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
     return row(record, plan.task.name, plan.model(record.key.model).cell)
-
-
-def _described_plan(plan: StudyPlan) -> dict[str, str]:
-    training = plan.training
-    return {
-        "task": plan.task.name,
-        "models": ", ".join(model.name for model in plan.models),
-        "ladder": ", ".join(map(str, training.ladder)),
-        "lengths": f"{training.shortest} to {training.longest}",
-        "n_updates": str(training.n_updates),
-        "batch_size": str(training.batch_size),
-        "sampler": plan.search.sampler,
-        "n_trials": str(plan.search.n_trials),
-        "stack_size": str(plan.search.stack_size),
-        "seed": str(plan.seed),
-        "device": plan.device,
-    }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models import CELLS, FAST_CELLS
 from models.network import Dropout
 from study.errors import must, unknown_name
-from study.hyperparameter import HYPERPARAMETERS, default_domain
+from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space
 from study.plan import (
     Choices,
     Device,
@@ -216,7 +216,7 @@ class Spec(_Section):
             if key in model.space:
                 space[key] = _domain(model.space[key])
             elif key in self.space:
-                space[key] = _fit(key, model.cell, _domain(self.space[key]))
+                space[key] = fit_domain(key, model.cell, _domain(self.space[key]))
             else:
                 space[key] = default_domain(key, model.cell)
         return space
@@ -272,7 +272,7 @@ class Spec(_Section):
             "search": {"sampler": "grid", "n_trials": 1, "stack_size": 1},
         }
         raw["models"] = {
-            model: raw["models"][model] | {"seed": seed, "space": _fixed_space(self._space(model), parameters)}
+            model: raw["models"][model] | {"seed": seed, "space": fixed_space(self._space(model), parameters)}
         }
         return Spec.model_validate(raw)
 
@@ -283,26 +283,3 @@ def _domain(spec: DomainSpec) -> Domain:
     if isinstance(spec, ChoicesSpec):
         return Choices(values=tuple(spec.choices))
     return spec
-
-
-def _fit(key: str, cell: str, domain: Domain) -> Domain:
-    """A study-wide domain without what the cell cannot do."""
-    if key != "dropout" or cell in FAST_CELLS:
-        return domain
-    kinds = domain.values if isinstance(domain, Choices) else (domain,)
-    left = tuple(kind for kind in kinds if kind != Dropout.FAST)
-    return Choices(values=left) if len(left) > 1 else str(left[0]) if left else str(Dropout.NONE)
-
-
-def _fixed_space(space: Mapping[str, Domain], parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-    fixed: dict[str, Parameter] = {}
-    for key, domain in space.items():
-        if key in parameters:
-            fixed[key] = parameters[key]
-        elif isinstance(domain, Interval):
-            fixed[key] = domain.low
-        elif isinstance(domain, Choices):
-            fixed[key] = domain.values[0]
-        else:
-            fixed[key] = domain
-    return fixed

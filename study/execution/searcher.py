@@ -13,7 +13,7 @@ from study.execution.trainable import REPORT, SPOOL, STACK
 from study.plan import StackPlan
 
 
-class StackSearcher(Searcher):  # type: ignore[misc]
+class StackSearcher(Searcher):
     """Hands out the conductor's stacks and carries reports back.
 
     Tune ends the whole run on an exception in a searcher; here it stops the run instead, and is raised when all stacks
@@ -79,7 +79,7 @@ class StackSearcher(Searcher):  # type: ignore[misc]
         self._stop.set()
 
 
-class StopAll(Stopper):  # type: ignore[misc]
+class StopAll(Stopper):
     """Ends all stacks as soon as an event is set."""
 
     def __init__(self, stop: threading.Event) -> None:

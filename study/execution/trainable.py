@@ -28,7 +28,7 @@ CHECKPOINT_S = 20.0
 _FILE = "stack.pt"
 
 
-class StackTrainable(tune.Trainable):  # type: ignore[misc]
+class StackTrainable(tune.Trainable):
     """Trains one stack; a step goes to the bracket's next report. Departed members leave their weights in the spool."""
 
     def setup(self, config: dict[str, Any]) -> None:

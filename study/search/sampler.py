@@ -10,7 +10,6 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from study.plan import ModelPlan, SearchPlan
 from study.search.space import grid
 
-
 MAX_SEED = 2**32
 """Numpy's legacy generator, which Optuna uses, takes no seed beyond."""
 

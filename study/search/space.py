@@ -20,7 +20,8 @@ def suggest(trial: Trial, model: ModelPlan) -> dict[str, Parameter]:
         if isinstance(domain, Interval):
             chosen[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
         elif isinstance(domain, Choices):
-            chosen[name] = trial.suggest_categorical(name, domain.values)
+            picked = trial.suggest_categorical(name, domain.values)
+            chosen[name] = domain.values[domain.values.index(picked)]
         else:
             chosen[name] = domain
     return chosen

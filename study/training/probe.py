@@ -141,9 +141,9 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, bat
     tangent, _ = _normalised(tangent)
     for t in range(length):
         with forward_ad.dual_level():
-            dual = tuple(forward_ad.make_dual(s, u) for s, u in zip(state, tangent, strict=True))
+            dual = tuple(map(forward_ad.make_dual, state, tangent))
             after = network.cell.step(recurrent, dual, tuple(part[:, t] for part in drives), gain)
-            pairs = [forward_ad.unpack_dual(part) for part in after]
+            pairs = list(map(forward_ad.unpack_dual, after))
             state = tuple(pair.primal for pair in pairs)
             tangent = tuple(torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs)
         tangent, norm = _normalised(tangent)

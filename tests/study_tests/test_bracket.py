@@ -111,7 +111,9 @@ def test_a_member_that_solves_the_ladder_leaves_at_once(monkeypatch: pytest.Monk
         from study.outcome import Rung
 
         number = [bracket.stack.members[k].number for k in indices]
-        return [(Rung(length=6, lag=4, n_failed=0 if n == 11 else n_sequences, n_sequences=n_sequences),) for n in number]
+        return [
+            (Rung(length=6, lag=4, n_failed=0 if n == 11 else n_sequences, n_sequences=n_sequences),) for n in number
+        ]
 
     monkeypatch.setattr(bracket.stack, "evaluate", perfect)
     progress = bracket.advance()

@@ -57,9 +57,7 @@ def study_plan(n_trials: int = 10, stack_size: int = 4, look_back: int = 2) -> S
         seed=5,
         task=TaskPlan(name="temporal_order"),
         training=TRAINING,
-        search=SearchPlan(
-            sampler="tpe", n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3
-        ),
+        search=SearchPlan(sampler="tpe", n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3),
         models=(model("a"), model("b")),
         device="cpu",
     )
@@ -200,9 +198,7 @@ def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
         one.interrupt()
         storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
         statuses = {
-            trial.state.name
-            for study in storage.get_all_studies()
-            for trial in storage.get_all_trials(study._study_id)
+            trial.state.name for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)
         }
         assert "RUNNING" not in statuses
         # Whatever was opened here and has not ended is handed over as interrupted.

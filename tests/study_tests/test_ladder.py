@@ -39,7 +39,13 @@ def forgetful(reach: Sequence[int]) -> object:
 def test_climb_stops_each_member_at_its_first_unsolved_rung() -> None:
     reach = [30, 5, 100, 10]
     found = climb(
-        forgetful(reach), 4, TASK, ladder=(10, 20, 30, 50), shortest=10, n_sequences=600, draw=draw  # type: ignore[arg-type]
+        forgetful(reach),
+        4,
+        TASK,
+        ladder=(10, 20, 30, 50),
+        shortest=10,
+        n_sequences=600,
+        draw=draw,  # type: ignore[arg-type]
     )
     assert [[one.length for one in member] for member in found] == [[10, 20, 30, 50], [10], [10, 20, 30, 50], [10, 20]]
     assert [dependency_length(member, 10) for member in found] == [24, 0, 40, 8]
@@ -69,9 +75,7 @@ def test_climb_goes_on_past_an_unsolved_rung_below_the_shortest_training_length(
         ([1000], 0, 0.0),
     ],
 )
-def test_dependency_length_counts_only_rungs_under_one_percent(
-    failures: list[int], length: int, credit: float
-) -> None:
+def test_dependency_length_counts_only_rungs_under_one_percent(failures: list[int], length: int, credit: float) -> None:
     rungs = [rung(at, n) for at, n in zip((10, 20, 30), failures, strict=False)]
     assert dependency_length(rungs, 10) == length
     assert skill(rungs, 10, 0.75) == pytest.approx(credit)

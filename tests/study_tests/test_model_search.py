@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -72,8 +71,9 @@ def settle(one: ModelSearch, records: list[TrialRecord]) -> None:
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.node.name.replace("[", "-").replace("]", "")
+def name(request: pytest.FixtureRequest) -> str:
+    label: str = request.node.name
+    return label.replace("[", "-").replace("]", "")
 
 
 def test_ask_is_the_same_when_the_search_is_opened_anew_at_every_step(url: str, name: str) -> None:

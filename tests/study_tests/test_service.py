@@ -52,7 +52,12 @@ def command(home: Path, *words: str) -> list[str]:
 
 def longlag(home: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(home, *words), capture_output=True, text=True, timeout=DEADLINE_S, env={**os.environ, **(env or {})}
+        command(home, *words),
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, **(env or {})},
     )
 
 

@@ -55,9 +55,7 @@ def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = 
 
 def kinds() -> list[tuple[str, str]]:
     return [
-        (cell, dropout)
-        for cell in CELLS
-        for dropout in ("none", "dropout", *(["fast"] if cell in FAST_CELLS else []))
+        (cell, dropout) for cell in CELLS for dropout in ("none", "dropout", *(["fast"] if cell in FAST_CELLS else []))
     ]
 
 

@@ -1,0 +1,31 @@
+"""MLflow's own user interface on the embedded store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def serve(uri: str, home: Path, *, host: str, port: int) -> int:
+    """Run MLflow's server until it is interrupted.
+
+    Args:
+        uri: address of the embedded store.
+        home: data directory; artifacts lie in it.
+        host: address to listen on.
+        port: TCP port to listen on.
+
+    Returns:
+        The server's exit code.
+    """
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
+    command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / "artifacts").as_uri()]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(command, env={**os.environ, **quiet}) as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            # The terminal has sent it to the server as well.
+            return server.wait()
