@@ -9,6 +9,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -165,9 +166,7 @@ class Catalogue:
         for study in self._frozen():
             owner, _, model = study.study_name.partition("/")
             if owner == name and model:
-                trials = persist(
-                    lambda study_id=study._study_id: self._storage.get_all_trials(study_id, deepcopy=False)
-                )
+                trials = persist(partial(self._storage.get_all_trials, study._study_id, deepcopy=False))
                 found += [
                     read_record(TrialKey(study=name, model=model, number=trial.number), trial, study.user_attrs)
                     for trial in trials
