@@ -39,7 +39,14 @@ def open_storage(url: str) -> BaseStorage:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         else:
             options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
-        return get_storage(RDBStorage(url, engine_kwargs=options))
+        try:
+            return get_storage(RDBStorage(url, engine_kwargs=options))
+        except SQLAlchemyError as error:
+            # Another process is creating the tables of a new database at this very moment.
+            if "already exists" not in str(error):
+                raise
+            time.sleep(1.0)
+            return get_storage(RDBStorage(url, engine_kwargs=options))
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "

@@ -201,7 +201,7 @@ def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Pat
     home = tmp_path / "home"
     with running(home, "launch", spec_file(tmp_path), "--workers", "1") as driver:
         wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
-        workers = [pid for pid in descendants(driver.pid) if "StackTrainable" in title(pid)]
+        workers = [pid for pid in descendants(driver.pid) if "ray::ResourceTrainable" in title(pid)]
         assert workers, (tmp_path / "driver.log").read_text()
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
