@@ -186,7 +186,7 @@ def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
         table = matrix if bias is None else matrix + bias[:, None]
         selected: Tensor = _Gather.apply(table, inputs)  # type: ignore[no-untyped-call]
         return selected
-    product = inputs @ matrix.unsqueeze(1)
+    product = inputs.to(matrix.dtype) @ matrix.unsqueeze(1)
     return product if bias is None else product + bias[:, None, None]
 
 

@@ -246,12 +246,13 @@ class Conductor:
             if weights is not None:
                 weights.unlink(missing_ok=True)
             return
+        # In this order: a crash in between trains the trial again, where the other would leave its run open for good.
+        self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
         course.search.save(number, outcome)
         course.outcomes[number] = outcome
         progress = self.progress[course.plan.name]
         progress.n_running -= 1
         progress.count(outcome)
-        self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
 
     def _tell(self, course: _Course) -> None:
         """Tell every round whose turn has come, and ask the round that each of them lets through."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from models import CELLS, FAST_CELLS
 from models.network import Dropout
@@ -78,7 +78,21 @@ class ChoicesSpec(_Section):
     choices: Annotated[list[Value], Field(min_length=1)]
 
 
-DomainSpec = RangeSpec | ChoicesSpec | Value
+def _kind(domain: object) -> str:
+    """What a domain was meant to be, so that a wrong one is judged by its own rules and not by all three kinds'."""
+    if isinstance(domain, RangeSpec | ChoicesSpec):
+        return type(domain).__name__
+    if isinstance(domain, dict):
+        return "ChoicesSpec" if "choices" in domain else "RangeSpec"
+    return "ValueSpec"
+
+
+DomainSpec = Annotated[
+    Annotated[RangeSpec, Tag("RangeSpec")]
+    | Annotated[ChoicesSpec, Tag("ChoicesSpec")]
+    | Annotated[Value, Tag("ValueSpec")],
+    Discriminator(_kind),
+]
 
 
 class TrainingSpec(_Section):

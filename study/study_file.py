@@ -24,12 +24,21 @@ def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | 
     if path_or_preset in presets():
         text = (resources.files("study") / "presets" / f"{path_or_preset}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
     elif path.suffix in {".yaml", ".yml", ".json"} or "/" in path_or_preset:
         raise UserError(f"there is no study file {path_or_preset}")
     else:
         raise UserError(unknown_name("preset", path_or_preset, presets()))
     return parse_spec(text, settings, name=name, source=path_or_preset)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"study file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"a study file must be text in UTF-8, but {path} is not") from None
 
 
 def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = None, source: str = "the study") -> Spec:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +35,9 @@ _ABSENT = (
 )
 _DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")
 """Debian keeps the server's programs out of PATH, one folder per version."""
+
+SERVER_S = 120.0
+"""How long a server may take to start on a busy machine."""
 
 _environment = pytest.MonkeyPatch()
 
@@ -71,6 +80,45 @@ def postgres_url() -> Iterator[str]:
             yield f"postgresql+psycopg://longlag@/postgres?host={folder}"
         finally:
             run(pg_ctl, "stop", "--wait", "--pgdata", data, "--mode=immediate")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def mlflow_server() -> Iterator[Callable[[Path, int], subprocess.Popen[bytes]]]:
+    """Starts tracking servers, each in a process group of its own, on a database and artifacts in a given folder."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+        command += ["--artifacts-destination", str(folder / "artifacts")]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        started.append(process)
+        deadline = time.monotonic() + SERVER_S
+        while time.monotonic() < deadline:
+            assert process.poll() is None, (folder / "server.log").read_text()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    return process
+            except OSError:
+                # It is starting, and sends no event.
+                threading.Event().wait(0.05)
+        raise TimeoutError((folder / "server.log").read_text())
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _program(name: str) -> str | None:

@@ -66,7 +66,9 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
     # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
     os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     with tempfile.TemporaryDirectory(prefix="longlag-ray-", ignore_cleanup_errors=True) as folder:
+        # Without an address Ray would join the cluster that RAY_ADDRESS names.
         ray.init(
+            address="local",
             num_cpus=n_workers or len(os.sched_getaffinity(0)),
             include_dashboard=False,
             log_to_driver=False,

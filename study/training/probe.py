@@ -21,6 +21,9 @@ HORIZON_SHARE = 1e-3
 SATURATION_SHARE = 0.05
 """A unit is saturated where its slope is below this share of its largest slope."""
 
+N_TANGENTS = 8
+"""Sequences whose tangents are followed: each is a mean over all steps already, and they cost as much as the rest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
@@ -121,7 +124,7 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, bat
     """Mean growth of a random tangent vector along the probe's trajectories, in nats per step.
 
     ``(1/T) sum_t ln |J_t u_t| / |u_t|`` with ``u_{t+1} = J_t u_t / |J_t u_t|`` and J_t the Jacobian of the whole state
-    (for LSTM the pair h, c; for fast dropout mean and variance), averaged over the sequences.
+    (for LSTM the pair h, c; for fast dropout mean and variance), averaged over the first ``N_TANGENTS`` sequences.
 
     Returns:
         One number per member, ``[K]``; -inf where the tangent vector dies out.
@@ -129,6 +132,7 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, bat
     Source: Benettin et al. 1980, Meccanica 15:9, the largest exponent. Differs: finite T, no transient is left out.
     """
     drives, gain = network.drive(weights, batch.inputs, keep)
+    drives = tuple(part[:, :, :N_TANGENTS] for part in drives)
     recurrent = network.recurrent(weights)
     state: State = network.cell.start(tuple(part[:, 0] for part in drives))
     generator = stream(0, "lyapunov", device=str(state[0].device))

@@ -98,7 +98,10 @@ def n_ended(home: Path) -> int:
 
 
 def described(home: Path) -> list[tuple[object, ...]]:
-    found = catalogue(home).records("tiny")
+    return described_records(catalogue(home).records("tiny"))
+
+
+def described_records(found: list[TrialRecord]) -> list[tuple[object, ...]]:
     return sorted(
         (
             record.key,
@@ -232,6 +235,48 @@ def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path
         assert done.returncode == 0, done.stdout + done.stderr
         assert described(home) == described(steady)
         assert_whole(catalogue(home).records("tiny"), f"sqlite:///{home / 'mlflow.db'}")
+
+
+def test_a_cluster_of_two_nodes_with_postgresql_and_an_mlflow_server_runs_exactly_the_budget(
+    steady: Path, tmp_path: Path, postgres_url: str, tracking_uri: str, two_nodes: str
+) -> None:
+    home = tmp_path / "home"
+    env = {"LONGLAG_STORAGE": postgres_url, "MLFLOW_TRACKING_URI": tracking_uri}
+    done = longlag(home, "launch", spec_file(tmp_path), "--address", two_nodes, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = Catalogue(open_storage(postgres_url)).records("tiny")
+    assert_whole(records, tracking_uri)
+    assert described_records(records) == described(steady)
+    rows = json.loads(longlag(home, "best", "tiny", "--format", "json", env=env).stdout)
+    assert len(rows) == 10
+
+
+@pytest.fixture
+def tracking_uri(tmp_path: Path, free_port: int, mlflow_server: Callable[[Path, int], subprocess.Popen[bytes]]) -> str:
+    mlflow_server(tmp_path, free_port)
+    return f"http://127.0.0.1:{free_port}"
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    """The address of a Ray cluster of two raylets with a core each, in processes of its own."""
+    code = (
+        "import sys; from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})\n"
+        "cluster.add_node(num_cpus=1); cluster.wait_for_nodes(timeout=60)\n"
+        "print('address', cluster.address, flush=True); sys.stdin.read(); cluster.shutdown()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    yield next(line.split()[1] for line in lines if line.startswith("address "))
+    process.communicate()
 
 
 def descendants(pid: int) -> list[int]:

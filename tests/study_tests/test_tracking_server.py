@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,10 @@ from study.tracking import server, shipper
 from study.tracking.server import check_tracking, database_file, embedded_uri, find_run_ids, masked
 from study.tracking.sink import MlflowSink, TrialCard, download_weights
 
-START_S = 120.0
-"""How long a server may take to start on a busy machine."""
+StartServer = Callable[[Path, int], "subprocess.Popen[bytes]"]
+
+PATIENCE_S = 120.0
+"""How long a server may take on a busy machine."""
 
 
 @pytest.fixture
@@ -33,12 +34,6 @@ def silent_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield int(listener.getsockname()[1])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_embedded_uri_names_an_absolute_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +77,8 @@ def test_check_tracking_refuses_an_address_without_scheme() -> None:
         check_tracking("mlruns")
 
 
-def test_check_tracking_names_a_server_that_is_not_there_without_its_password() -> None:
-    port = _free_port()
+def test_check_tracking_names_a_server_that_is_not_there_without_its_password(free_port: int) -> None:
+    port = free_port
     with pytest.raises(UserError) as caught:
         check_tracking(f"http://me:s3cret@127.0.0.1:{port}")
     assert str(caught.value) == (
@@ -98,32 +93,9 @@ def test_check_tracking_gives_a_silent_server_up(silent_port: int, monkeypatch: 
         check_tracking(f"http://127.0.0.1:{silent_port}")
 
 
-def test_find_run_ids_fails_in_one_sentence_when_nobody_answers() -> None:
+def test_find_run_ids_fails_in_one_sentence_when_nobody_answers(free_port: int) -> None:
     with pytest.raises(LonglagError, match="the runs of study 'demo' cannot be read from MLflow"):
-        find_run_ids(f"http://me:s3cret@127.0.0.1:{_free_port()}", "demo")
-
-
-def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
-    """A tracking server on a database and a folder of artifacts that outlive it."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{home}/server.db",
-        "--artifacts-destination",
-        str(home / "artifacts"),
-    ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (home / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, (home / "server.log").read_text()
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return process
-        except OSError:
-            _pause()
-    raise TimeoutError((home / "server.log").read_text())
+        find_run_ids(f"http://me:s3cret@127.0.0.1:{free_port}", "demo")
 
 
 def _pause() -> None:
@@ -137,7 +109,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for(sink: MlflowSink, n_pending: int) -> None:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while sink.pending() != n_pending:
         assert time.monotonic() < deadline, sink.last_error()
         _pause()
@@ -153,10 +125,10 @@ def _report(sink: MlflowSink, keys: list[TrialKey], updates: range) -> None:
 
 
 def test_sink_delivers_everything_once_when_the_server_dies_in_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int, mlflow_server: StartServer
 ) -> None:
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 1.0)
-    port = _free_port()
+    port = free_port
     uri = f"http://127.0.0.1:{port}"
     keys = [TrialKey(study="demo", model="lstm", number=number) for number in range(4)]
     cards = [TrialCard(key=k, task="adding", cell="lstm", parameters={"p": 0.5}, configuration="a: 1\n") for k in keys]
@@ -170,7 +142,7 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
     sink.open_study(parameters={"task": "adding"}, specification="name: demo\n")
     for card in cards[:2]:
         sink.open_trial(card)
-    process = _start(tmp_path, port)
+    process = mlflow_server(tmp_path, port)
     try:
         check_tracking(uri)
         _report(sink, keys[:2], range(20))
@@ -196,9 +168,9 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
     assert sink.last_error() in {"tracking: Connection refused", "tracking: Connection reset by peer"}
     assert all(file.exists() for file in weights)
 
-    process = _start(tmp_path, port)
+    process = mlflow_server(tmp_path, port)
     try:
-        assert sink.close(START_S) == 0
+        assert sink.close(PATIENCE_S) == 0
         assert sink.last_error() is None
         assert not any(file.exists() for file in weights)
         client = server.connect(uri)

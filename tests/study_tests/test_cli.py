@@ -1,0 +1,241 @@
+"""Bad input at the command line: one sentence, exit code 2, no traceback, nothing half-created."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from study import cli
+from study.search.catalogue import Catalogue
+from study.search.storage import open_storage
+from study.study_file import dump_spec, load_spec
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def longlag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["longlag", *words])
+        capfd.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def assert_refused(result: tuple[int, str, str], *sayings: str) -> None:
+    code, printed, sentence = result
+    assert code == 2, result
+    assert sentence.startswith("longlag: "), sentence
+    assert sentence.count("\n") == 1, sentence
+    assert "Traceback" not in sentence + printed
+    for saying in sayings:
+        assert saying in sentence, sentence
+
+
+SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "unknown key": (["training.n_update=3"], ["unknown key 'n_update'", "did you mean 'n_updates'"]),
+    "unknown section": (["traning.n_updates=3"], ["unknown key 'traning'", "did you mean 'training'"]),
+    "unknown task": (["task.name=temporal_ordr"], ["unknown task", "did you mean 'temporal_order'"]),
+    "unknown task parameter": (["task.colour=red"], ["colour"]),
+    "task parameter of a wrong kind": (["task.name=latch", "task.signal_length=red"], ["signal_length"]),
+    "unknown cell": (["models.lstm.cell=lstn"], ["unknown cell", "did you mean 'lstm'"]),
+    "unknown optimiser": (["space.optimiser=adan"], ["unknown value 'adan'", "did you mean 'adam'"]),
+    "unknown initialiser": (["space.init.choices=[gausian]"], ["did you mean 'gaussian'"]),
+    "unknown hyperparameter": (["space.learning_rat=1"], ["did you mean 'learning_rate'"]),
+    "unknown sampler": (["search.sampler=tpo"], ["search.sampler", "'tpe', 'random' or 'grid'", "'tpo'"]),
+    "rate of zero": (["space.learning_rate=0"], ["learning_rate must be a number in (0, 1000]", "got 0"]),
+    "probability of one": (["space.p_drop_input=1"], ["p_drop_input must be a number in [0, 1)", "got 1"]),
+    "interval upside down": (["space.learning_rate={low: 1, high: 0.1}"], ["low < high must hold", "got 1 and 0.1"]),
+    "log of zero": (["space.init_scale={low: 0, high: 1, log: true}"], ["low > 0 must hold with log"]),
+    "half an interval": (["space.learning_rate={low: 0.1}"], ["learning_rate", "high"]),
+    "no choices": (["space.optimiser={choices: []}"], ["optimiser", "at least 1"]),
+    "choices twice": (["space.optimiser={choices: [sgd, sgd]}"], ["choices must differ"]),
+    "empty ladder": (["ladder=[]"], ["ladder must name at least one sequence length"]),
+    "falling ladder": (["ladder=[20, 10]"], ["ladder must increase", "[20, 10]"]),
+    "ladder below training": (["ladder=[8]"], ["ladder must reach the shortest training length 10", "8"]),
+    "lengths too short": (["training.lengths=[1, 10]"], ["must be", "or more", "got 1"]),
+    "no updates": (["training.n_updates=0"], ["training.n_updates", "greater than or equal to 1", "got 0"]),
+    "words for a number": (["training.n_updates=many"], ["training.n_updates", "valid integer", "'many'"]),
+    "rungs beyond the budget": (["halving.rungs=[9000]"], ["halving.rungs", "below n_updates = 4000"]),
+    "no models": (["models={}"], ["models", "at least 1"]),
+    "bad model name": (["models.a/b={cell: gru}"], ["a model's name must consist of", "'a/b'"]),
+    "fast dropout of an LSTM": (["models.lstm.space.dropout=fast"], ["fast dropout needs one of the cells"]),
+    "grid over an interval": (["search.sampler=grid"], ["sampler grid needs choices"]),
+    "no value": (["ladder"], ["--set must be key=value", "'ladder'"]),
+    "a value as a section": (["n_hidden.x=1"], ["n_hidden must be a section"]),
+    "bad name": (["name='a b'"], ["name", "'a b'"]),
+    "seed below zero": (["seed=-1"], ["seed", "-1"]),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_launch_refuses_settings_that_make_no_sense(longlag: Call, tmp_path: Path, case: str) -> None:
+    settings, sayings = SETTINGS[case]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert_refused(longlag("launch", "demo", *words), *sayings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, tmp_path: Path) -> None:
+    assert_refused(longlag("launch", "demmo"), "unknown preset 'demmo'", "did you mean 'demo'")
+    assert_refused(longlag("launch", "missing.yaml"), "there is no study file missing.yaml")
+    assert_refused(longlag("launch", "demo", "--name", "a/b"), "name", "'a/b'")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("[1, 2", "is not valid YAML"),
+        ("- a\n- b", "must be a mapping"),
+        ("name: x\nladder: [10]\nmodels: {a: {cell: gru}}", "the key task must be given"),
+        ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, text: str, saying: str) -> None:
+    (tmp_path / "study.yaml").write_text(text)
+    assert_refused(longlag("launch", "study.yaml"), saying, "study.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_launch_refuses_a_file_that_is_not_text(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_refused(longlag("launch", "study.yaml"), "study.yaml")
+
+
+def test_launch_refuses_a_storage_that_does_not_answer(
+    longlag: Call, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGLAG_STORAGE", f"postgresql+psycopg://me:secret@127.0.0.1:{free_port}/studies")
+    result = longlag("launch", "demo")
+    assert_refused(result, "the storage postgresql+psycopg://me:***@127.0.0.1", "does not answer")
+    assert "secret" not in result[2]
+    monkeypatch.setenv("LONGLAG_STORAGE", "no-such-thing")
+    assert_refused(longlag("launch", "demo"), "the storage must be a URL like")
+
+
+def test_launch_refuses_a_tracking_server_that_does_not_answer(
+    longlag: Call, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"http://127.0.0.1:{free_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert_refused(longlag("launch", "demo"), "the tracking server must answer", uri, "Connection refused")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert longlag("list")[1] == "no studies yet\n"
+
+
+def test_launch_refuses_a_cluster_that_is_not_there(longlag: Call, free_port: int) -> None:
+    assert_refused(longlag("launch", "demo", "--address", f"127.0.0.1:{free_port}"), "there is no Ray cluster at")
+    assert_refused(longlag("launch", "demo", "--address", "head"), "must be host:port", "'head'")
+    assert longlag("list")[1] == "no studies yet\n"
+
+
+def test_launch_refuses_a_home_that_cannot_be_written(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_refused(longlag("--home", "file/home", "launch", "demo"), "the data directory must be writable")
+
+
+def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> None:
+    assert_refused(longlag("best"), "the best trials need one that has ended")
+    for words in (["best", "x"], ["status", "x"], ["show", "x", "1"], ["export", "x", "1"], ["stop", "x"]):
+        assert_refused(longlag(*words), "there must be a study first")
+    assert_refused(longlag("resume", "x"), "there must be a study first")
+    assert_refused(longlag("ui"), "the UI needs a data directory")
+    assert_refused(longlag("evaluate", "nowhere"), "an exported trial is needed", "nowhere/study.yaml")
+    assert not list(tmp_path.iterdir())
+
+
+def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
+    spec = load_spec("demo")
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    catalogue.create("demo", specification=dump_spec(spec), device="cpu")
+    assert_refused(longlag("launch", "demo", "--trials", "3"), "'demo' exists with another", "--name")
+    assert_refused(longlag("best", "demo"), "need one that has ended", "'demo'")
+    assert_refused(longlag("status", "dem"), "unknown study 'dem'", "did you mean 'demo'")
+    assert_refused(longlag("show", "demo", "7"), "MODEL/NUMBER", "tanh_elman", "'7'")
+    assert_refused(longlag("show", "demo", "lstn/7"), "MODEL/NUMBER", "'lstn/7'")
+    assert_refused(longlag("show", "demo", "lstm/7"), "model lstm must have trials", "none yet")
+    assert_refused(longlag("export", "demo", "lstm/7"), "model lstm must have trials", "none yet")
+    code, printed, _ = longlag("status", "demo")
+    assert code == 0
+    assert "0 of 96 trials" in printed
+    assert "no trial has ended" in printed
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["launch", "--help"], ["--version"]])
+def test_help_answers(longlag: Call, words: list[str]) -> None:
+    code, printed, sentence = longlag(*words)
+    assert code == (0 if words else 2)
+    assert "longlag" in printed + sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "saying"),
+    [
+        (["lunch"], "No such command"),
+        (["launch"], "Missing argument"),
+        (["launch", "demo", "--trials", "0"], "--trials"),
+        (["launch", "demo", "--workers", "two"], "--workers"),
+        (["best", "--format", "xml"], "--format"),
+    ],
+)
+def test_wrong_words_are_refused(longlag: Call, words: list[str], saying: str) -> None:
+    code, printed, sentence = longlag(*words)
+    assert code == 2
+    assert saying in printed + sentence
+
+
+@pytest.mark.parametrize("words", [["models"], ["tasks"], ["presets"]])
+def test_lists_show_what_a_study_may_name(longlag: Call, words: list[str]) -> None:
+    known = {"models": "lstm", "tasks": "temporal_order", "presets": "demo"}
+    code, printed, _ = longlag(*words)
+    assert code == 0
+    assert known[words[0]] in printed
+
+
+def test_presets_are_valid_and_say_what_they_do(longlag: Call) -> None:
+    spec = load_spec("demo")
+    assert spec.description
+    assert spec.plan("cpu").search.n_trials >= 1
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """As with ``longlag models | head -0``: no traceback."""
+    done = subprocess.run(
+        f"{sys.executable} -m study.cli --help | head -c 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**os.environ, "LONGLAG_HOME": str(tmp_path)},
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_help_imports_no_vendor() -> None:
+    """``longlag --help`` answers at once because it loads neither torch nor Ray, Optuna or MLflow."""
+    code = (
+        "import sys, json; import study.cli; "
+        "print(json.dumps([m for m in ('torch', 'ray', 'optuna', 'mlflow', 'pydantic') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,139 @@
+"""Queries and the answer: pure functions of records, and data that JSON can carry."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from study.console import answer_table, rows_table
+from study.errors import UserError
+from study.outcome import Outcome, Rung, Status, TrialKey, failed_outcome
+from study.query import best, best_by_model, find_trial
+from study.record import TrialRecord
+from study.report import answers, flat, row
+from study.study_file import load_spec
+
+MODELS = ["tanh_elman", "lstm"]
+
+
+def record(
+    model: str, number: int, length: int = 0, skill: float = 0.0, status: Status = Status.COMPLETE
+) -> TrialRecord:
+    rungs = (
+        Rung(length=10, lag=8, n_failed=0 if length else 400, n_sequences=1000),
+        Rung(length=20, lag=16, n_failed=300, n_sequences=1000),
+    )
+    metrics = {"gradient/decay_rate": -0.1, "gradient/half_life": math.inf}
+    outcome = failed_outcome("Traceback: boom")
+    if status is not Status.FAILED:
+        outcome = Outcome(
+            status=status,
+            dependency_length=length,
+            skill=skill,
+            diverged=False,
+            n_updates=100,
+            rungs=rungs[: 2 if length else 1],
+            metrics=metrics,
+        )
+    return TrialRecord(
+        key=TrialKey(study="demo", model=model, number=number),
+        parameters={"learning_rate": 0.1, "optimiser": "sgd", "clip_norm": math.inf},
+        seed=7,
+        status=status,
+        outcome=outcome,
+        run_id="f" * 32,
+    )
+
+
+def running(model: str, number: int) -> TrialRecord:
+    open_trial = record(model, number)
+    return TrialRecord(
+        key=open_trial.key, parameters={}, seed=7, status=Status.RUNNING, outcome=None, run_id=open_trial.run_id
+    )
+
+
+RECORDS = [
+    record("tanh_elman", 0, 8, 0.25),
+    record("tanh_elman", 1, 8, 0.5, Status.PRUNED),
+    record("tanh_elman", 2, 8, 0.5),
+    record("tanh_elman", 3, 8, 0.5),
+    record("tanh_elman", 4, status=Status.FAILED),
+    running("tanh_elman", 5),
+    record("lstm", 0, 16, 0.0),
+]
+
+
+def test_best_ranks_by_value_then_completeness_then_order_and_leaves_out_what_measured_nothing() -> None:
+    assert [(one.key.model, one.key.number) for one in best(RECORDS)] == [
+        ("lstm", 0),
+        ("tanh_elman", 2),
+        ("tanh_elman", 3),
+        ("tanh_elman", 1),
+        ("tanh_elman", 0),
+    ]
+    assert [one.key.number for one in best(RECORDS, model="tanh_elman", top=2)] == [2, 3]
+    assert [one.key.model for one in best(RECORDS, min_length=9)] == ["lstm"]
+    assert best(RECORDS, min_length=17) == []
+
+
+def test_best_by_model_names_every_model() -> None:
+    found = best_by_model(RECORDS, [*MODELS, "gru"])
+    assert [None if one is None else one.key.number for one in found.values()] == [2, 0, None]
+
+
+@pytest.mark.parametrize("text", ["7", "gru/1", "lstm/x", "lstm/1", "lstm/-1", "lstm/", ""])
+def test_find_trial_refuses_what_names_none(text: str) -> None:
+    with pytest.raises(UserError, match=r"MODEL/NUMBER|numbered from 0 to 0"):
+        find_trial(RECORDS, MODELS, text)
+
+
+def test_find_trial_needs_no_model_where_there_is_one() -> None:
+    assert find_trial(RECORDS, ["lstm"], "0") is RECORDS[-1]
+    assert find_trial(RECORDS, MODELS, "tanh_elman/4") is RECORDS[4]
+
+
+def test_rows_are_plain_json_without_non_finite_numbers() -> None:
+    for one in RECORDS:
+        described = row(one, "temporal_order", "elman_tanh")
+        assert json.loads(json.dumps(described, allow_nan=False)) == described
+    complete = row(RECORDS[0], "temporal_order", "elman_tanh")
+    assert complete["value"] == 8.25
+    assert complete["error"] == {
+        "length": 10,
+        "lag": 8,
+        "n_failed": 0,
+        "n_sequences": 1000,
+        "error": 0.0,
+        "interval": [0.0, pytest.approx(0.00383, abs=1e-5)],
+        "solved": True,
+    }
+    assert complete["metrics"] == {"gradient/decay_rate": -0.1, "gradient/half_life": "inf"}
+    assert row(RECORDS[4], "temporal_order", "elman_tanh")["reason"] == "Traceback: boom"
+
+
+def test_flat_joins_names_and_leaves_the_ladder_out() -> None:
+    columns = flat(row(RECORDS[0], "temporal_order", "elman_tanh"))
+    assert columns["parameters.learning_rate"] == 0.1
+    assert columns["error.error"] == 0.0
+    assert not [name for name, value in columns.items() if isinstance(value, list | dict)]
+
+
+def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -> None:
+    plan = load_spec("demo").plan("cpu")
+    found = answers(plan, RECORDS)
+    assert [answer.model for answer in found] == ["logistic_elman", "tanh_elman", "rectifier_elman", "lstm"]
+    assert [answer.dependency_length for answer in found] == [0, 8, 0, 16]
+    assert found[0].record is None
+    assert math.isnan(found[0].decay_rate)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(answer_table(plan, found))
+        console.print(rows_table([row(one, "temporal_order", "lstm") for one in RECORDS]))
+    shown = captured.get()
+    assert "no trial has ended" in shown
+    assert "0.00 % at T = 10 (0.00 to 0.38)" in shown
+    assert "no decay" in shown
+    assert "learning_rate=0.1" in shown
