@@ -33,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False)
+# A pipe or a file has no width: tables get one at which they need not fold.
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Console(stderr=True, highlight=False)
 
 
@@ -170,7 +171,8 @@ def evaluate(
     from study.console import error_text
 
     for rung in _session().evaluate(folder, n_sequences=sequences, draw=draw):
-        out.print(f"lag {rung.lag:>5}  {'solved  ' if rung.solved else 'unsolved'}  {error_text(rung)}")
+        solved = "solved" if rung.solved else "unsolved"
+        out.print(f"T = {rung.length:>5}  lag {rung.lag:>5}  {solved:<8}  error {error_text(rung)} %")
 
 
 @app.command()

@@ -82,66 +82,71 @@ def progress_line(watched: Watched) -> str:
 def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
     """The answer of a study: per model what its best trial learned, how surely, and how its gradient decays."""
     table = _table(f"How long a dependency was learned? {plan.task.name}, {plan.search.n_trials} trials per model")
-    table.add_column("model")
-    table.add_column("best length", justify="right")
-    table.add_column("error there (95 % interval)", justify="right")
-    table.add_column("gradient decay", justify="right")
-    table.add_column("half-life", justify="right")
-    table.add_column("trial", justify="right")
+    table.add_column("\nmodel")
+    for heading in (
+        "length\nsteps",
+        "\nT",
+        "error at T in %\n(95 % interval)",
+        "decay\n/step",
+        "half-life\nsteps",
+        "\ntrial",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
     details = []
     for answer in found:
         if answer.record is None:
-            table.add_row(answer.model, "-", "no trial has ended", "-", "-", "-")
+            table.add_row(answer.model, "-", "-", "no trial has ended", "-", "-", "-")
             continue
         table.add_row(
             answer.model,
-            f"{answer.dependency_length} steps",
+            str(answer.dependency_length),
+            "-" if answer.rung is None else str(answer.rung.length),
             "-" if answer.rung is None else error_text(answer.rung),
             rate_text(answer.decay_rate),
             life_text(answer.half_life),
-            f"{answer.model}/{answer.record.key.number}",
+            str(answer.record.key.number),
         )
-        details.append(f"  {answer.model}: {parameters_text(answer.record.parameters)}")
+        details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
     return Group(table, Text("best configurations"), *map(Text, details))
 
 
 def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
     """Trials as ``study.report.row`` describes them, what fits a screen, with their configurations below."""
     table = _table("trials")
-    for heading in ("trial", "status"):
+    for heading in ("\ntrial", "\nstatus"):
         table.add_column(heading)
-    table.add_column("length", justify="right")
-    table.add_column("error there (95 % interval)", justify="right")
+    for heading in ("length\nsteps", "\nT", "error at T in %\n(95 % interval)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     details = []
     for row in rows:
         label = f"{row['study']} {row['model']}/{row['number']}"
         error, parameters = row.get("error"), row["parameters"]
-        shown = "-"
+        length, shown = "-", "-"
         if isinstance(error, dict):
             counts = {name: error[name] for name in ("length", "lag", "n_failed", "n_sequences")}
-            shown = error_text(Rung(**counts))  # type: ignore[arg-type]
-        table.add_row(label, str(row["status"]), str(row.get("dependency_length", "-")), shown)
+            length, shown = str(error["length"]), error_text(Rung(**counts))  # type: ignore[arg-type]
+        table.add_row(label, str(row["status"]), str(row.get("dependency_length", "-")), length, shown)
         if isinstance(parameters, dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
     return Group(table, Text("configurations"), *map(Text, details))
 
 
 def error_text(rung: Rung) -> str:
-    """An error rate with its length and interval, in percent."""
+    """An error rate with its interval, in percent."""
     low, high = rung.interval
-    return f"{100 * rung.error:.2f} % at T = {rung.length} ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{100 * rung.error:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def rate_text(rate: float) -> str:
     """A decay rate in nats per step."""
-    return "-" if math.isnan(rate) else f"{rate:+.3f} /step"
+    return "-" if math.isnan(rate) else f"{rate:+.3f}"
 
 
 def life_text(steps: float) -> str:
     """A half-life in steps."""
     if math.isnan(steps):
         return "-"
-    return "no decay" if math.isinf(steps) else f"{steps:.1f} steps"
+    return "no decay" if math.isinf(steps) else f"{steps:.1f}"
 
 
 def parameters_text(parameters: Mapping[str, Json] | Mapping[str, Parameter]) -> str:
@@ -169,7 +174,7 @@ def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _brief(model: ModelProgress) -> str:

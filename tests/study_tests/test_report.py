@@ -134,6 +134,6 @@ def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -
         console.print(rows_table([row(one, "temporal_order", "lstm") for one in RECORDS]))
     shown = captured.get()
     assert "no trial has ended" in shown
-    assert "0.00 % at T = 10 (0.00 to 0.38)" in shown
+    assert "0.00 (0.00 to 0.38)" in shown
     assert "no decay" in shown
     assert "learning_rate=0.1" in shown

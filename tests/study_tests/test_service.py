@@ -170,7 +170,7 @@ def test_export_measures_again_as_recorded_and_launches_again_to_the_same_outcom
     trial, target = f"{best['model']}/{best['number']}", tmp_path / "exported"
     assert longlag(steady, "export", "tiny", trial, "--to", str(target)).returncode == 0
     again = longlag(steady, "evaluate", str(target), "--sequences", "10000")
-    shown = float(re.findall(r"([\d.]+) % at T = 6", again.stdout)[0]) / 100
+    shown = float(re.findall(r"T = +6 .* error ([\d.]+) \(", again.stdout)[0]) / 100
     first = best["ladder"][0]
     # The difference of two independent binomial rates, in standard errors.
     spread = (first["error"] * (1 - first["error"]) * (1 / first["n_sequences"] + 1 / 10_000)) ** 0.5
