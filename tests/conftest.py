@@ -47,7 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     home = Path(tempfile.mkdtemp(prefix="longlag-home-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     config.add_cleanup(_environment.undo)
-    for name, value in {"HOME": str(home), **_FIXED}.items():
+    # Compiled kernels may stay from one session to the next: their folder is named by their source.
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    for name, value in {"HOME": str(home), "XDG_CACHE_HOME": cache, **_FIXED}.items():
         _environment.setenv(name, value)
     for name in _ABSENT:
         _environment.delenv(name, raising=False)

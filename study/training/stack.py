@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
+from models.fused import fuse
 from models.network import Dropout, Keep, Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
@@ -59,7 +60,7 @@ class Stack:
         self.task: Task = TASKS[plan.task.name](**plan.task.parameters)
         dropout = Dropout(plan.dropout)
         self.network = Network(
-            cell=(FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell],
+            cell=fuse((FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell]),
             dropout=dropout,
             n_in=self.task.n_in,
             n_hidden=plan.n_hidden,

@@ -16,6 +16,7 @@ from torch.autograd import grad, gradcheck
 
 from models import CELLS, FAST_CELLS
 from models.cell import Cell, Drive, Weights
+from models.fused import fuse
 from models.unroll import unroll, unroll_reference
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
@@ -23,6 +24,8 @@ assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
 
 EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
 EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
+EVERY += [pytest.param(fuse(cell), False, id=f"{name}-fused") for name, cell in CELLS.items()]
+EVERY += [pytest.param(fuse(cell), True, id=f"{name}-fast-fused") for name, cell in FAST_CELLS.items()]
 every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 
 SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]

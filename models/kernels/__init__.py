@@ -1,0 +1,1 @@
+"""Recurrences through whole sequences in one call, fused; each is tested against the cell it speeds up."""

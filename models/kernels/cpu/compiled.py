@@ -1,0 +1,47 @@
+"""How the kernels are compiled: once per machine and version of their source, for each precision."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+from numba import njit
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """A function of arrays and numbers as machine code, which runs without holding Python's lock.
+
+    Multiplications and additions may be contracted; beside that every operation is IEEE's, non-finite numbers included.
+    The code is kept in the user's cache folder. Numba looks only at a function's own file to see whether its code is
+    stale, so that the folder is named by the content of all files here.
+    """
+    dispatcher = njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _FOLDER
+    try:
+        dispatcher.enable_caching()
+    finally:
+        numba.config.CACHE_DIR = before
+    kernel: Callable[..., None] = dispatcher
+    return kernel
+
+
+def _cache_folder() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag" / version
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):
+        # A machine without a writable home compiles in every process; that takes seconds, not results.
+        return tempfile.mkdtemp(prefix="longlag-kernels-")
+    return str(folder)
+
+
+_FOLDER = _cache_folder()

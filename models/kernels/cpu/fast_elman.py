@@ -1,0 +1,174 @@
+"""Elman's recurrence of means and variances under fast dropout, compiled; formulas as in ``models.moment``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.elman import LOGISTIC, TANH
+from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
+from models.kernels.cpu.product import product
+
+_TANH_SHRINKAGE, _LOGISTIC_SHRINKAGE = math.pi / 2, math.pi / 8
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+_NOISELESS = 1e-30
+_FAR = 1e4
+
+
+@compiled
+def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, first, last, top, bottom):
+    """``(m_t, v_t)`` = moments of f(a), ``a ~ N(drive_mean + p m W, drive_variance + p (v + (1 - p) m^2) (W * W))``.
+
+    Args:
+        kind: which f.
+        drive_mean: ``[K, T, B, H]``.
+        drive_variance: ``[K, T, B, H]``.
+        kept: p W with padded rows, ``[K, H, width]``.
+        kept_square: p W * W with padded rows, ``[K, H, width]``.
+        p_drop: 1 - p, ``[K]``.
+        tape: m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, ``[4, K, T, B, H]``, written.
+        first: first member.
+        last: one past the last member.
+        top: first row.
+        bottom: one past the last row.
+    """
+    n_steps, n_batch, n_hidden = drive_mean.shape[1:]
+    width, n_rows = kept.shape[2], bottom - top
+    size, stride = n_rows * n_hidden, n_batch * n_hidden
+    drive_means, drive_variances = drive_mean.reshape(-1), drive_variance.reshape(-1)
+    matrices, squares = kept.reshape(-1), kept_square.reshape(-1)
+    means, mus, s2s, spreads = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1), tape[3].reshape(-1)
+    net, net_square = np.zeros(n_rows * width, drive_mean.dtype), np.zeros(n_rows * width, drive_mean.dtype)
+    start = np.zeros(size, drive_mean.dtype)
+    number = drive_mean.dtype.type
+    zero, half, one, two = number(0), number(0.5), number(1), number(2)
+    shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
+    for k in range(first, last):
+        drop = p_drop[k]
+        for t in range(n_steps):
+            at = (k * n_steps + t) * stride + top * n_hidden
+            matrix, before = k * n_hidden * width, at - stride if t > 0 else 0
+            product(means if t > 0 else start, before, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
+            product(spreads if t > 0 else start, before, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
+            mean, mu = means[at : at + size], mus[at : at + size]
+            s2, spread = s2s[at : at + size], spreads[at : at + size]
+            for r in range(n_rows):
+                for j in range(n_hidden):
+                    x = r * n_hidden + j
+                    mu[x] = net[r * width + j] + drive_means[at + x]
+                    s2[x] = net_square[r * width + j] + drive_variances[at + x]
+            if kind == TANH or kind == LOGISTIC:
+                for x in range(size):
+                    mean[x] = mu[x] / math.sqrt(one + shrinkage * s2[x])
+                if kind == TANH:
+                    for x in range(size):
+                        mean[x] = tanh(mean[x])
+                        spread[x] = one - mean[x] * mean[x]
+                else:
+                    for x in range(size):
+                        mean[x] = logistic(mean[x])
+                        spread[x] = mean[x] * (one - mean[x])
+                for x in range(size):
+                    w = one / math.sqrt(one + two * s2[x] * spread[x])
+                    spread[x] = spread[x] * (one - w) + drop * mean[x] * mean[x]
+            else:
+                for x in range(size):
+                    quiet = s2[x] <= number(_NOISELESS)
+                    s = math.sqrt(one if quiet else s2[x])
+                    ratio = mu[x] / s
+                    ratio = number(_FAR) if ratio > number(_FAR) else ratio
+                    ratio = -number(_FAR) if ratio < -number(_FAR) else ratio
+                    far = number(_FAR) if mu[x] > zero else -number(_FAR)
+                    ratio = far if quiet else ratio
+                    tail = upper_tail(abs(ratio))
+                    above = one - tail if ratio > zero else tail
+                    below = tail if ratio > zero else one - tail
+                    upward = s * number(_DENSITY) * exp(-half * ratio * ratio)
+                    m = upward + mu[x] * above
+                    m = zero if m < zero else m
+                    v = s2[x] * above - m * (upward - mu[x] * below)
+                    v = zero if v < zero else v
+                    mean[x] = m
+                    spread[x] = v + drop * m * m
+
+
+@compiled
+def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon, first, last, top, bottom):
+    """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
+
+    Args:
+        kind: which f.
+        tape: what ``forward`` wrote.
+        to_mean: p W^T with padded rows, ``[K, H, width]``.
+        to_variance: p (W * W)^T with padded rows, ``[K, H, width]``.
+        p_drop: 1 - p, ``[K]``.
+        cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
+        delta: dE/dmu, ``[K, T, B, H]``, written.
+        epsilon: dE/ds2, ``[K, T, B, H]``, written.
+        first: first member.
+        last: one past the last member.
+        top: first row.
+        bottom: one past the last row.
+    """
+    n_steps, n_batch, n_hidden = delta.shape[1:]
+    n_read, width, n_rows = cotangent.shape[1], to_mean.shape[2], bottom - top
+    size, stride = n_rows * n_hidden, n_batch * n_hidden
+    matrices, squares, readings = to_mean.reshape(-1), to_variance.reshape(-1), cotangent.reshape(-1)
+    means, mus, s2s = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1)
+    deltas, epsilons = delta.reshape(-1), epsilon.reshape(-1)
+    net, net_square = np.zeros(n_rows * width, delta.dtype), np.zeros(n_rows * width, delta.dtype)
+    d_mean, d_variance = np.zeros(size, delta.dtype), np.zeros(size, delta.dtype)
+    number = delta.dtype.type
+    zero, half, one, two = number(0), number(0.5), number(1), number(2)
+    shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
+    middle = zero if kind == TANH else half
+    for k in range(first, last):
+        twice_drop = two * p_drop[k]
+        for t in range(n_steps - 1, -1, -1):
+            at = (k * n_steps + t) * stride + top * n_hidden
+            mean, mu, s2 = means[at : at + size], mus[at : at + size], s2s[at : at + size]
+            d_mu, d_s2 = deltas[at : at + size], epsilons[at : at + size]
+            if t == n_steps - 1:
+                d_mean[:] = 0
+                d_variance[:] = 0
+            else:
+                following, matrix = at + stride, k * n_hidden * width
+                product(deltas, following, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
+                product(epsilons, following, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
+                for r in range(n_rows):
+                    for j in range(n_hidden):
+                        x = r * n_hidden + j
+                        d_variance[x] = net_square[r * width + j]
+                        d_mean[x] = net[r * width + j] + twice_drop * mean[x] * d_variance[x]
+            if t >= n_steps - n_read:
+                read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
+                for x in range(size):
+                    d_mean[x] += readings[read_at + x]
+            if kind == TANH or kind == LOGISTIC:
+                for x in range(size):
+                    m = mean[x]
+                    slope = one - m * m if kind == TANH else m * (one - m)
+                    wide = one + shrinkage * s2[x]
+                    m_by_mu = slope / math.sqrt(wide)
+                    m_by_s2 = -half * shrinkage * mu[x] * m_by_mu / wide
+                    w = one / math.sqrt(one + two * s2[x] * slope)
+                    z = two * (middle - m) * (one - half * (w + w * w * w))
+                    d_mu[x] = d_mean[x] * m_by_mu + d_variance[x] * z * m_by_mu
+                    d_s2[x] = d_mean[x] * m_by_s2 + d_variance[x] * (slope * slope * w * w * w + z * m_by_s2)
+            else:
+                for x in range(size):
+                    quiet = s2[x] <= number(_NOISELESS)
+                    s = math.sqrt(one if quiet else s2[x])
+                    ratio = mu[x] / s
+                    ratio = number(_FAR) if ratio > number(_FAR) else ratio
+                    ratio = -number(_FAR) if ratio < -number(_FAR) else ratio
+                    far = number(_FAR) if mu[x] > zero else -number(_FAR)
+                    ratio = far if quiet else ratio
+                    tail = upper_tail(abs(ratio))
+                    above = one - tail if ratio > zero else tail
+                    below = tail if ratio > zero else one - tail
+                    rate = number(_DENSITY) * exp(-half * ratio * ratio) / s
+                    d_mu[x] = d_mean[x] * above + d_variance[x] * two * mean[x] * below
+                    d_s2[x] = d_mean[x] * half * rate + d_variance[x] * (above - mean[x] * rate)

@@ -1,0 +1,158 @@
+"""The product of a few rows of states and a matrix, blocked for vector registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from models.kernels.cpu.compiled import compiled
+
+_FEATURES = llvm.get_host_cpu_features()
+
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+"""Width of the machine's vector registers; 16 is what every x86-64 and ARM core has."""
+
+BLOCK_ROWS, BLOCK_VECTORS = 4, 3
+"""Sums that a block of the product holds in registers: 12, with 3 for a row of the matrix and 1 for a state."""
+
+
+def padded(width: int, item_bytes: int) -> int:
+    """The smallest whole number of vectors, in items, that holds ``width`` items."""
+    lanes = VECTOR_BYTES // item_bytes
+    return -(-width // lanes) * lanes
+
+
+@intrinsic(prefer_literal=True)
+def _block(typing_context, rows, vectors, left, left_at, left_step, right, right_at, out, out_at, width, n):
+    """``out[r, :] = sum_i left[r, i] right[i, :]`` for a block of rows and of vectors, the sums held in registers.
+
+    Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
+    and ``width`` are the lengths of the rows of left, and of right and out, in items; ``n`` > 0 is the length of the
+    sum; ``rows`` and ``vectors`` are literals.
+    """
+    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    at = types.intp
+    signature = types.void(rows, vectors, left, at, at, right, at, out, at, at, at)
+
+    def codegen(context, builder, _, values):
+        size = left.dtype.bitwidth // 8
+        lanes = VECTOR_BYTES // size
+        vector = ir.VectorType(context.get_value_type(left.dtype), lanes)
+
+        def number(value: int) -> Any:
+            return ir.Constant(ir.IntType(64), value)
+
+        def pointer(array: Any, value: Any, offset: Any) -> Any:
+            return builder.gep(make_array(array)(context, builder, value).data, [offset])
+
+        def vector_at(base: Any, row: Any, v: int) -> Any:
+            offset = builder.add(row, number(v * lanes))
+            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+        _, _, left_value, left_offset, step, right_value, right_offset, out_value, out_offset, length, count = values
+        lefts = pointer(left, left_value, left_offset)
+        rights = pointer(right, right_value, right_offset)
+        outs = pointer(out, out_value, out_offset)
+        block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        i = builder.phi(ir.IntType(64))
+        i.add_incoming(number(0), before)
+        sums = {}
+        for place in block:
+            sums[place] = builder.phi(vector)
+            sums[place].add_incoming(ir.Constant(vector, [0.0] * lanes), before)
+        row_of_right = builder.mul(i, length)
+        factors = []
+        for v in range(n_vectors):
+            factors.append(builder.load(vector_at(rights, row_of_right, v)))
+            factors[v].align = size
+        first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        grown = {}
+        for r in range(n_rows):
+            item = builder.load(builder.gep(lefts, [builder.add(builder.mul(number(r), step), i)]))
+            single = builder.insert_element(undefined, item, ir.Constant(ir.IntType(32), 0))
+            spread = builder.shuffle_vector(single, undefined, first_lanes)
+            for v in range(n_vectors):
+                product = builder.fmul(spread, factors[v], flags=("contract",))
+                grown[r, v] = builder.fadd(sums[r, v], product, flags=("contract",))
+        following = builder.add(i, number(1))
+        i.add_incoming(following, loop)
+        for place in block:
+            sums[place].add_incoming(grown[place], loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+
+        builder.position_at_end(after)
+        for r, v in block:
+            stored = builder.store(grown[r, v], vector_at(outs, builder.mul(number(r), length), v))
+            stored.align = size
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@compiled
+def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
+    """``out = left @ right`` for rows of states and one matrix, in one thread.
+
+    Every item of ``out`` is summed in the order of i, however many rows there are.
+
+    Args:
+        left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
+        left_at: see left.
+        left_step: see left.
+        right: flat array that holds ``[n, width]`` from ``right_at`` on.
+        right_at: see right.
+        out: flat array of ``[n_rows, width]``, overwritten.
+        n_rows: number of rows.
+        n: length of the sums, > 0.
+        width: a multiple of the vector width, see ``padded``.
+    """
+    lanes = VECTOR_BYTES // out.itemsize
+    n_vectors = width // lanes
+    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    start = 0
+    # A panel of the matrix stays in the first cache while all rows pass.
+    for panel in range(n_panels):
+        end = n_vectors * (panel + 1) // n_panels
+        a, b, c = left_at, right_at + start * lanes, start * lanes
+        rows = n_rows
+        while rows > 0:
+            if end - start == 3:
+                if rows >= 4:
+                    _block(4, 3, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 3:
+                    _block(3, 3, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 2:
+                    _block(2, 3, left, a, left_step, right, b, out, c, width, n)
+                else:
+                    _block(1, 3, left, a, left_step, right, b, out, c, width, n)
+            elif end - start == 2:
+                if rows >= 4:
+                    _block(4, 2, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 3:
+                    _block(3, 2, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 2:
+                    _block(2, 2, left, a, left_step, right, b, out, c, width, n)
+                else:
+                    _block(1, 2, left, a, left_step, right, b, out, c, width, n)
+            elif rows >= 4:
+                _block(4, 1, left, a, left_step, right, b, out, c, width, n)
+            elif rows == 3:
+                _block(3, 1, left, a, left_step, right, b, out, c, width, n)
+            elif rows == 2:
+                _block(2, 1, left, a, left_step, right, b, out, c, width, n)
+            else:
+                _block(1, 1, left, a, left_step, right, b, out, c, width, n)
+            rows -= BLOCK_ROWS
+            a += BLOCK_ROWS * left_step
+            c += BLOCK_ROWS * width
+        start = end
