@@ -23,6 +23,10 @@ class Dropout(StrEnum):
     FAST = "fast"
 
 
+INFERENCE_ITEMS = 2**23
+"""Net inputs of all members, steps and sequences that are computed together: 32 MiB in single precision."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Keep:
     """Probability of keeping a unit, per member, each ``[K]`` in (0, 1]."""
@@ -105,22 +109,20 @@ class Network:
 
     @torch.inference_mode()
     def infer(self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int) -> Tensor:
-        """Outputs as ``output`` gives them, without dropout noise, in memory that does not grow with T.
+        """Outputs as ``output`` gives them, without dropout noise, a few sequences at a time to bound the memory.
 
         Fast dropout keeps propagating its moments: the network that is evaluated is the one that was trained.
         """
         recurrent = self.recurrent(weights)
-        length = inputs.shape[_time_axis(inputs)]
-        state = None
+        length, n_sequences = inputs.shape[_time_axis(inputs) :][:2]
+        n_members = weights["bias"].shape[0]
+        n_together = max(1, INFERENCE_ITEMS // (n_members * length * weights["bias"].shape[1]))
         read = []
-        for t in range(length):
-            now = inputs.narrow(_time_axis(inputs), t, 1)
-            drives, gain = self.drive(weights, now, keep)
-            drive = tuple(part[:, 0] for part in drives)
-            state = self.cell.step(recurrent, state or self.cell.start(drive), drive, gain)
-            if t >= length - n_read:
-                read.append(state[0])
-        return self._read(weights, torch.stack(read, dim=1))
+        for start in range(0, n_sequences, n_together):
+            some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))
+            drive, gain = self.drive(weights, some, keep)
+            read.append(self.cell.forward(recurrent, drive, gain).states[:, -n_read:].clone())
+        return self._read(weights, torch.cat(read, dim=2))
 
     @torch.no_grad()
     def flow(

@@ -8,7 +8,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from safetensors.torch import save_file
@@ -17,6 +16,7 @@ from study.conductor import Departed, StackReport
 from study.outcome import failed_outcome
 from study.plan import StackPlan
 from study.training.bracket import Bracket, Departure
+from study.training.process import prepare_process
 from study.training.stack import Stack
 
 STACK, SPOOL, REPORT = "stack", "spool", "report"
@@ -33,9 +33,7 @@ class StackTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare for the stack in ``config``; what can fail by the user's doing waits for the first step."""
-        torch.set_num_threads(1)
-        # Vanishing error signals end as denormal numbers, on which a core computes about a hundred times slower.
-        torch.set_flush_denormal(True)
+        prepare_process()
         self._plan: StackPlan = config[STACK]
         self._spool = Path(config[SPOOL])
         self._bracket: Bracket | None = None
