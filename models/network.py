@@ -23,6 +23,9 @@ class Dropout(StrEnum):
     FAST = "fast"
 
 
+Slope = Callable[[Tensor], Tensor]
+"""Maps outputs ``[K, R, B, n_out]`` to the gradient of a loss with respect to them."""
+
 INFERENCE_ITEMS = 2**23
 """Net inputs of all members, steps and sequences that are computed together: 32 MiB in single precision."""
 
@@ -125,25 +128,53 @@ class Network:
         return self._read(weights, torch.cat(read, dim=2))
 
     @torch.no_grad()
-    def flow(
-        self,
-        weights: Weights,
-        inputs: Tensor,
-        *,
-        keep: Keep | None,
-        n_read: int,
-        slope: Callable[[Tensor], Tensor],
-    ) -> tuple[Tape, Flow]:
-        """One noiseless pass forward and back: the tape of states and the error flow through them.
+    def gradients(
+        self, weights: Weights, inputs: Tensor, *, keep: Keep | None, noise: Noise | None, n_read: int, slope: Slope
+    ) -> dict[str, Tensor]:
+        """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        ``slope`` maps the outputs ``[K, R, B, n_out]`` to the gradient of the loss with respect to them.
+        The arguments are those of ``output``, and how the loss depends on the outputs.
         """
+        drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
+        tape, d_output, flow = self._there_and_back(weights, drive, mask, n_read, slope)
+        read = tape.states[:, -n_read:].flatten(1, 2)
+        return {
+            **self._input_gradients(weights, inputs, keep, noise, flow.drive),
+            **flow.weights,
+            "readout": read.mT @ d_output.flatten(1, 2),
+            "readout_bias": d_output.sum((1, 2)),
+        }
+
+    @torch.no_grad()
+    def flow(
+        self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int, slope: Slope
+    ) -> tuple[Tape, Flow]:
+        """One noiseless pass forward and back: the tape of states and the error flow through them."""
         drive, gain = self.drive(weights, inputs, keep)
+        tape, _, flow = self._there_and_back(weights, drive, gain, n_read, slope)
+        return tape, flow
+
+    def _there_and_back(
+        self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int, slope: Slope
+    ) -> tuple[Tape, Tensor, Flow]:
+        """Tape, gradient by the outputs, and flow."""
         recurrent = self.recurrent(weights)
-        tape = self.cell.forward(recurrent, drive, gain)
-        output = self._read(weights, tape.states[:, -n_read:])
-        cotangent = slope(output) @ weights["readout"].mT.unsqueeze(1)
-        return tape, self.cell.backward(recurrent, tape, gain, cotangent)
+        tape = self.cell.forward(recurrent, drive, mask)
+        d_output = slope(self._read(weights, tape.states[:, -n_read:]))
+        cotangent = d_output @ weights["readout"].mT.unsqueeze(1)
+        return tape, d_output, self.cell.backward(recurrent, tape, mask, cotangent)
+
+    def _input_gradients(
+        self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, flow: Drive
+    ) -> dict[str, Tensor]:
+        """Gradients of input matrix and bias from those of the drive; the counterpart of ``drive``."""
+        mask = _mask(noise.inputs, keep.inputs) if noise and keep else None
+        by_matrix, by_bias = collect(inputs, mask, flow[0], self.n_in)
+        if self.dropout is Dropout.FAST and keep is not None:
+            p_keep = keep.inputs[:, None, None]
+            by_square, _ = collect(inputs if _is_code(inputs) else inputs.square(), None, flow[1], self.n_in)
+            by_matrix = p_keep * torch.addcmul(by_matrix, (1 - p_keep) * weights["input"], by_square, value=2)
+        return {"input": by_matrix, "bias": by_bias}
 
     def recurrent(self, weights: Weights) -> Weights:
         """The cell's own parameters."""
@@ -192,6 +223,30 @@ def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return product if bias is None else product + bias[:, None, None]
 
 
+def collect(inputs: Tensor, mask: Tensor | None, flow: Tensor, n_in: int) -> tuple[Tensor, Tensor]:
+    """Gradients by matrix and bias of ``project``, as one product; for codes the bias is one more symbol, always there.
+
+    Args:
+        inputs: as in ``project``.
+        mask: of the inputs, ``[K, T, B, 1]`` for codes, ``[K, T, B, n_in]`` for values; or None.
+        flow: gradient by the projection, ``[K, T, B, G*H]``.
+        n_in: number of symbols or values.
+
+    Returns:
+        ``[K, n_in, G*H]`` and ``[K, G*H]``.
+    """
+    delta = flow.flatten(1, 2)
+    if _is_code(inputs):
+        rows = one_hot(inputs.flatten(-2), n_in).to(flow.dtype).mT
+        if mask is not None:
+            rows = rows * mask.flatten(1).unsqueeze(1)
+        rows = torch.cat((rows, torch.ones_like(rows[..., :1, :])), dim=-2)
+        both = rows @ delta
+        return both[:, :n_in], both[:, n_in]
+    values = (inputs.to(flow.dtype) if mask is None else inputs * mask).flatten(-3, -2)
+    return values.mT @ delta, delta.sum(1)
+
+
 class _Gather(torch.autograd.Function):
     """Rows of a stacked table by code; its gradient is one product with the one-hot matrix, not a scatter.
 
@@ -212,9 +267,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         (codes,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        n_in = ctx.n_in  # type: ignore[attr-defined]
-        hot = one_hot(codes.flatten(-2), n_in).to(gradient.dtype).mT
-        return hot @ gradient.flatten(1, 2), None
+        return collect(codes, None, gradient, ctx.n_in)[0], None  # type: ignore[attr-defined]
 
 
 def _is_code(inputs: Tensor) -> bool:

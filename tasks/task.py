@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor
 
 
@@ -65,6 +66,14 @@ class Task(ABC):
     @abstractmethod
     def loss(self, batch: Batch, output: Tensor) -> Tensor:
         """Training loss of each member, averaged over sequences and answers: ``[K]``, differentiable in ``output``."""
+
+    def loss_and_slope(self, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss ``[K]``, and the gradient of its sum over members by ``output``, of the output's shape."""
+        with torch.enable_grad():
+            leaf = output.detach().requires_grad_()
+            loss = self.loss(batch, leaf)
+            (slope,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), slope
 
     @abstractmethod
     def failed(self, batch: Batch, output: Tensor) -> Tensor:

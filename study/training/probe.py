@@ -54,11 +54,8 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Task, bat
     n_sequences = batch.targets.shape[1]
 
     def slope(output: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = output.detach().requires_grad_()
-            # The loss is a mean over sequences; times B it is each sequence's own.
-            (gradient,) = torch.autograd.grad(task.loss(batch, leaf).sum() * n_sequences, leaf)
-        return gradient
+        # The loss is a mean over sequences; times B it is each sequence's own.
+        return task.loss_and_slope(batch, output)[1] * n_sequences
 
     tape, flow = network.flow(weights, batch.inputs, keep=keep, n_read=batch.n_read, slope=slope)
     curves = {"net": error_flow(flow.net)}

@@ -197,8 +197,7 @@ class Stack:
         for name, shape in self.network.shapes().items():
             end = start + torch.Size(shape).numel()
             self._splits[name] = slice(start, end)
-            view = self.flat[:, start:end].view(len(self.members), *shape)
-            self.weights[name] = view.detach().requires_grad_()
+            self.weights[name] = self.flat[:, start:end].view(len(self.members), *shape)
             start = end
         every = [member.hyperparameters for member in self.members]
         self._coefficients = coefficients(every, self.flat)
@@ -212,10 +211,17 @@ class Stack:
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor]:
         batch, noise = self.feed.draw(self.n_updates, self.members)
-        output = self.network.output(self.weights, batch.inputs, keep=self._keep, noise=noise, n_read=batch.n_read)
-        loss = self.task.loss(batch, output)
-        gradients = torch.autograd.grad(loss.sum(), list(self.weights.values()))
-        return loss.detach(), torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+        losses = []
+
+        def slope(output: Tensor) -> Tensor:
+            loss, gradient = self.task.loss_and_slope(batch, output)
+            losses.append(loss)
+            return gradient
+
+        gradients = self.network.gradients(
+            self.weights, batch.inputs, keep=self._keep, noise=noise, n_read=batch.n_read, slope=slope
+        )
+        return losses[0], torch.cat([gradients[name].flatten(1) for name in self._splits], dim=1)
 
     def _norms(self, flat: Tensor, prefix: str) -> dict[str, Tensor]:
         return {f"{prefix}/{name}": flat[:, part].norm(dim=1) for name, part in self._splits.items()}

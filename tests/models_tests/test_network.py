@@ -246,6 +246,31 @@ def test_flow_sums_to_the_gradients_of_the_parameters(cell: Cell, own: bool) -> 
         assert_close(gradient, gradients[name])
 
 
+@pytest.mark.parametrize(
+    ("cell", "dropout"),
+    [
+        *((cell, dropout) for cell in CELLS.values() for dropout in (Dropout.NONE, Dropout.DROPOUT)),
+        *((cell, Dropout.FAST) for cell in FAST_CELLS.values()),
+    ],
+)
+@every_input
+@every_batch
+def test_gradients_are_those_of_autograd_through_the_output(
+    cell: Cell, dropout: Dropout, coded: bool, own: bool
+) -> None:
+    shape = network(cell, dropout)
+    weights, inputs = draw_weights(shape), draw_inputs(coded, own)
+    rates = None if dropout is Dropout.NONE else keep(0.6, 0.8)
+    noise = draw_noise(coded, own) if dropout is Dropout.DROPOUT else None
+    target = normal(N_MEMBERS, N_READ, N_SEQUENCES, N_OUT, seed=40)
+    output = shape.output(weights, inputs, keep=rates, noise=noise, n_read=N_READ)
+    expected = dict(zip(weights, grad((output - target).square().sum(), tuple(weights.values())), strict=True))
+    actual = shape.gradients(weights, inputs, keep=rates, noise=noise, n_read=N_READ, slope=lambda y: 2 * (y - target))
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert_close(actual[name], gradient)
+
+
 # Initial parameters.
 
 
