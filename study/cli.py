@@ -263,6 +263,8 @@ def _run(name: str, verb: Callable[[Session, Watch], StudyState]) -> None:
     state = verb(session, lambda watched: watching(out, watched))
     _, plan, records = session.study(name)
     out.print(answer_table(plan, answers(plan, records)))
+    if session.unsent(name):
+        err.print(f"MLflow lacks some of {name}; it is on disk, and `longlag resume {name}` sends it", soft_wrap=True)
     if state is not StudyState.DONE:
         out.print(f"study {name} is {state}; `longlag resume {name}` takes it up again")
         return

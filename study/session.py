@@ -27,7 +27,7 @@ from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec
 from study.study_file import dump_spec, parse_spec
-from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri
+from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri, unsent
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -94,6 +94,8 @@ class Session:
                     "(--name gives this one its own)"
                 )
             if header.state is StudyState.DONE:
+                if self.unsent(spec.name):
+                    self._sink(spec.name).close(FLUSH_S)
                 return StudyState.DONE
             if header.owner is not None:
                 raise UserError(
@@ -147,6 +149,10 @@ class Session:
                 pass
             header = catalogue.get(name)
         return header.state
+
+    def unsent(self, name: str) -> bool:
+        """Whether MLflow lacks something of a study that has ended; it is kept on disk, and ``resume`` sends it."""
+        return unsent(self._spool(name))
 
     def studies(self) -> list[tuple[Header, StudyPlan, list[TrialRecord]]]:
         """All studies with their plans and trials, in order of creation."""
@@ -237,6 +243,12 @@ class Session:
         weights = load_weights(folder / "weights.safetensors")
         return evaluate(spec.plan("cpu"), weights, n_sequences=n_sequences, draw=draw)
 
+    def _spool(self, name: str) -> Path:
+        return self.settings.home / "spool" / name
+
+    def _sink(self, name: str) -> MlflowSink:
+        return MlflowSink(self.tracking_uri, self._spool(name), study=name)
+
     def _catalogue(self, *, create: bool = False) -> Catalogue:
         missing = self.settings.missing_file
         if missing is not None and not create:
@@ -255,7 +267,7 @@ class Session:
             searches = {
                 model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models
             }
-            sink = MlflowSink(self.tracking_uri, self.settings.home / "spool" / spec.name, study=spec.name)
+            sink = self._sink(spec.name)
             sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec))
             conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
             watched = Watched(

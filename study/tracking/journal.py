@@ -23,6 +23,15 @@ class Line:
     end: int
 
 
+FILE = "journal.jsonl"
+
+
+def unsent(folder: Path) -> bool:
+    """Whether a journal that nobody writes at present holds lines that are not done with."""
+    file = folder / FILE
+    return file.is_file() and file.stat().st_size > 0
+
+
 class Journal:
     """An append-only file with a cursor before which everything is done with.
 
@@ -40,7 +49,7 @@ class Journal:
         self._closed = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / "journal.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = os.open(folder / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unwritable(error) from error
         try:

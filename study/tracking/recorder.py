@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ROLE, STATUS, LOGGED = "longlag.role", "longlag.status", "longlag.logged_updates"
 """Tags: ``study`` on the parent run; where the trial is; up to which update its metrics are in MLflow."""
 
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
+
 BATCH = 999
 """Metrics of one request: MLflow takes 1000 entities, one of which is the tag that says how far they go."""
 
@@ -148,7 +151,7 @@ class Recorder:
             self._client = self._client or server.connect(self._uri)
             experiment = self._client.get_experiment_by_name(self._study)
             if experiment is None:
-                experiment_id = self._client.create_experiment(self._study, self._artifact_location())
+                experiment_id = self._client.create_experiment(self._study, self._artifact_location(), TRAINING)
             elif experiment.lifecycle_stage == "active":
                 experiment_id = experiment.experiment_id
             else:

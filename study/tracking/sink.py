@@ -22,12 +22,20 @@ from study.tracking.entry import (
     encode,
     model_answers,
 )
-from study.tracking.journal import Journal
+from study.tracking.journal import Journal, unsent
 from study.tracking.recorder import Recorder
 from study.tracking.server import check_tracking, download_weights, embedded_uri, find_run_ids
 from study.tracking.shipper import Shipper
 
-__all__ = ["MlflowSink", "TrialCard", "check_tracking", "download_weights", "embedded_uri", "find_run_ids"]
+__all__ = [
+    "MlflowSink",
+    "TrialCard",
+    "check_tracking",
+    "download_weights",
+    "embedded_uri",
+    "find_run_ids",
+    "unsent",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_\-. :/]{1,250}")
 

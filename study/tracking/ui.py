@@ -22,7 +22,12 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / "artifacts").as_uri()]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # The warnings are about how MLflow uses its own dependencies.
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     with subprocess.Popen(command, env={**os.environ, **quiet}) as server:
         try:
             return server.wait()

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from study import cli
-from study.search.catalogue import Catalogue
+from study.search.catalogue import Catalogue, StudyState
 from study.search.storage import open_storage
 from study.study_file import dump_spec, load_spec
+from study.tracking.server import connect, embedded_uri, runs_of
+from study.tracking.sink import MlflowSink
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -178,6 +180,26 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert code == 0
     assert "0 of 96 trials" in printed
     assert "no trial has ended" in printed
+
+
+def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_path: Path, free_port: int) -> None:
+    home = tmp_path / ".longlag"
+    catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
+    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
+    catalogue.release("demo", StudyState.DONE)
+    sink = MlflowSink(f"http://127.0.0.1:{free_port}", home / "spool" / "demo", study="demo")
+    sink.open_study(parameters={}, specification="name: demo")
+    sink.close_study(status="done")
+    assert sink.close(0) == 2
+    code, printed, complaint = longlag("resume", "demo")
+    assert code == 0
+    # MLflow tells that it creates its tables.
+    assert "MLflow lacks" not in complaint
+    assert "best configurations" in printed
+    client = connect(embedded_uri(home))
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    assert [run.info.status for run in runs_of(client, experiment.experiment_id)] == ["FINISHED"]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["launch", "--help"], ["--version"]])
