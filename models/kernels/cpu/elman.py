@@ -38,13 +38,16 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
             source, source_at = values, at - stride
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
+                mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
-                    kept[x] = masks[at + x] * values[at - stride + x] if t > 0 else zero
+                    kept[x] = mask_t[x] * before[x] if t > 0 else zero
             product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
+                row, net_row = now[r * n_hidden : (r + 1) * n_hidden], net[r * width : r * width + n_hidden]
+                drive_row = drives[at + r * n_hidden : at + (r + 1) * n_hidden]
                 for j in range(n_hidden):
-                    now[r * n_hidden + j] = net[r * width + j] + drives[at + r * n_hidden + j]
+                    row[j] = net_row[j] + drive_row[j]
             if kind == TANH:
                 for x in range(size):
                     now[x] = tanh(now[x])
@@ -89,15 +92,16 @@ def backward(kind, states, transposed, mask, cotangent, delta, first, last, top,
             else:
                 product(deltas, at + stride, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
                 for r in range(n_rows):
-                    for j in range(n_hidden):
-                        now[r * n_hidden + j] = net[r * width + j]
+                    now[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:
+                    mask_t = masks[at + stride : at + stride + size]
                     for x in range(size):
-                        now[x] *= masks[at + stride + x]
+                        now[x] *= mask_t[x]
             if t >= n_steps - n_read:
                 read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
+                reading = readings[read_at : read_at + size]
                 for x in range(size):
-                    now[x] += readings[read_at + x]
+                    now[x] += reading[x]
             if kind == TANH:
                 for x in range(size):
                     now[x] *= one - value[x] * value[x]

@@ -55,10 +55,15 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
             mean, mu = means[at : at + size], mus[at : at + size]
             s2, spread = s2s[at : at + size], spreads[at : at + size]
             for r in range(n_rows):
+                start_row, end_row, net_at = r * n_hidden, (r + 1) * n_hidden, r * width
+                mu_row, net_row = mu[start_row:end_row], net[net_at : net_at + n_hidden]
+                s2_row, square_row = s2[start_row:end_row], net_square[net_at : net_at + n_hidden]
+                mean_row = drive_means[at + start_row : at + end_row]
+                variance_row = drive_variances[at + start_row : at + end_row]
                 for j in range(n_hidden):
-                    x = r * n_hidden + j
-                    mu[x] = net[r * width + j] + drive_means[at + x]
-                    s2[x] = net_square[r * width + j] + drive_variances[at + x]
+                    mu_row[j] = net_row[j] + mean_row[j]
+                for j in range(n_hidden):
+                    s2_row[j] = square_row[j] + variance_row[j]
             if kind == TANH or kind == LOGISTIC:
                 for x in range(size):
                     mean[x] = mu[x] / math.sqrt(one + shrinkage * s2[x])
@@ -138,14 +143,15 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
                 product(deltas, following, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
                 product(epsilons, following, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
                 for r in range(n_rows):
-                    for j in range(n_hidden):
-                        x = r * n_hidden + j
-                        d_variance[x] = net_square[r * width + j]
-                        d_mean[x] = net[r * width + j] + twice_drop * mean[x] * d_variance[x]
+                    d_mean[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
+                    d_variance[r * n_hidden : (r + 1) * n_hidden] = net_square[r * width : r * width + n_hidden]
+                for x in range(size):
+                    d_mean[x] += twice_drop * mean[x] * d_variance[x]
             if t >= n_steps - n_read:
                 read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
+                reading = readings[read_at : read_at + size]
                 for x in range(size):
-                    d_mean[x] += readings[read_at + x]
+                    d_mean[x] += reading[x]
             if kind == TANH or kind == LOGISTIC:
                 for x in range(size):
                     m = mean[x]

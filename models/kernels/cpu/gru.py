@@ -34,42 +34,51 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
+        bias_k = bias[k]
         before[:] = 0
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             source = before
             if masks.size > 0:
                 source = kept
+                mask_t = masks[at : at + size]
                 for x in range(size):
-                    kept[x] = masks[at + x] * before[x]
+                    kept[x] = mask_t[x] * before[x]
             product(source, 0, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             gate, now = all_gates[3 * at : 3 * at + 3 * size], values[at : at + size]
+            drive_t, q = drives[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
             for r in range(n_rows):
-                row, n = r * n_gates, 2 * n_hidden
-                for j in range(n):
-                    gate[row + j] = net[r * width + j] + drives[3 * at + row + j]
+                row, net_row = gate[r * n_gates : (r + 1) * n_gates], net[r * width : r * width + n_gates]
+                drive_row, q_row = drive_t[r * n_gates : (r + 1) * n_gates], q[r * n_hidden : (r + 1) * n_hidden]
+                for j in range(2 * n_hidden):
+                    row[j] = net_row[j] + drive_row[j]
+                # The logistic of this block is not read; one long loop takes less time than short ones.
+                row[2 * n_hidden :] = drive_row[2 * n_hidden :]
+                product_row = net_row[2 * n_hidden :]
                 for j in range(n_hidden):
-                    all_resets[at + r * n_hidden + j] = net[r * width + n + j] + bias[k, j]
-                    # Its logistic is not read; one long loop takes less time than short ones.
-                    gate[row + n + j] = drives[3 * at + row + n + j]
+                    q_row[j] = product_row[j] + bias_k[j]
             for x in range(3 * size):
                 gate[x] = logistic(gate[x])
             for r in range(n_rows):
-                row, n = r * n_gates, 2 * n_hidden
+                reset_row, drive_row = gate[r * n_gates : r * n_gates + n_hidden], drive_t[r * n_gates + 2 * n_hidden :]
+                start, end = r * n_hidden, (r + 1) * n_hidden
+                n_row, q_row = candidate[start:end], q[start:end]
                 for j in range(n_hidden):
-                    x = r * n_hidden + j
-                    candidate[x] = drives[3 * at + row + n + j] + gate[row + j] * all_resets[at + x]
+                    n_row[j] = drive_row[j] + reset_row[j] * q_row[j]
             for x in range(size):
                 candidate[x] = tanh(candidate[x])
             for r in range(n_rows):
-                z = r * n_gates + n_hidden
-                n = z + n_hidden
+                row, start, end = gate[r * n_gates : (r + 1) * n_gates], r * n_hidden, (r + 1) * n_hidden
+                z, n, h, h_before = (
+                    row[n_hidden : 2 * n_hidden],
+                    candidate[start:end],
+                    now[start:end],
+                    before[start:end],
+                )
+                row[2 * n_hidden :] = n
                 for j in range(n_hidden):
-                    x = r * n_hidden + j
-                    gate[n + j] = candidate[x]
-                    now[x] = candidate[x] + gate[z + j] * (before[x] - candidate[x])
-            for x in range(size):
-                before[x] = now[x]
+                    h[j] = n[j] + z[j] * (h_before[j] - n[j])
+            before[:] = now
 
 
 @compiled
@@ -108,33 +117,37 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
                 following = 3 * (at + stride)
                 product(products, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
                 for r in range(n_rows):
-                    for j in range(n_hidden):
-                        d_hidden[r * n_hidden + j] = net[r * width + j]
+                    d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:
+                    mask_t = masks[at + stride : at + stride + size]
                     for x in range(size):
-                        d_hidden[x] *= masks[at + stride + x]
+                        d_hidden[x] *= mask_t[x]
                 for x in range(size):
                     d_hidden[x] += carried[x]
             if t >= n_steps - n_read:
                 read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
+                reading = readings[read_at : read_at + size]
                 for x in range(size):
-                    d_hidden[x] += readings[read_at + x]
+                    d_hidden[x] += reading[x]
             gate, signal = all_gates[3 * at : 3 * at + 3 * size], deltas[3 * at : 3 * at + 3 * size]
             through, q = products[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
             before = values[at - stride : at - stride + size] if t > 0 else nothing
             for row in range(n_rows):
-                r = row * n_gates
-                z, n = r + n_hidden, r + 2 * n_hidden
+                first_gate, start, end = row * n_gates, row * n_hidden, (row + 1) * n_hidden
+                gate_row, signal_row = gate[first_gate:][:n_gates], signal[first_gate:][:n_gates]
+                through_row, h_before, d_h = through[first_gate:][:n_gates], before[start:end], d_hidden[start:end]
+                r, z, n = gate_row[:n_hidden], gate_row[n_hidden : 2 * n_hidden], gate_row[2 * n_hidden :]
+                d_r, d_z, d_n = signal_row[:n_hidden], signal_row[n_hidden : 2 * n_hidden], signal_row[2 * n_hidden :]
+                q_row, d_q, left = q[start:end], through_row[2 * n_hidden :], carried[start:end]
+                # A loop for each: one loop would write to so many arrays that LLVM leaves it to scalars.
                 for j in range(n_hidden):
-                    x = row * n_hidden + j
-                    r_t, z_t, n_t = gate[r + j], gate[z + j], gate[n + j]
-                    d_n = d_hidden[x] * (one - z_t) * (one - n_t * n_t)
-                    d_z = d_hidden[x] * (before[x] - n_t) * z_t * (one - z_t)
-                    d_r = d_n * q[x] * r_t * (one - r_t)
-                    signal[r + j] = d_r
-                    signal[z + j] = d_z
-                    signal[n + j] = d_n
-                    through[r + j] = d_r
-                    through[z + j] = d_z
-                    through[n + j] = d_n * r_t
-                    carried[x] = d_hidden[x] * z_t
+                    d_n[j] = d_h[j] * (one - z[j]) * (one - n[j] * n[j])
+                for j in range(n_hidden):
+                    d_z[j] = d_h[j] * (h_before[j] - n[j]) * z[j] * (one - z[j])
+                for j in range(n_hidden):
+                    d_r[j] = d_n[j] * q_row[j] * r[j] * (one - r[j])
+                for j in range(n_hidden):
+                    d_q[j] = d_n[j] * r[j]
+                for j in range(n_hidden):
+                    left[j] = d_h[j] * z[j]
+                through_row[: 2 * n_hidden] = signal_row[: 2 * n_hidden]

@@ -41,35 +41,38 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
             source, source_at = values, at - stride
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
+                mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
-                    kept[x] = masks[at + x] * values[at - stride + x] if t > 0 else zero
+                    kept[x] = mask_t[x] * hidden[x] if t > 0 else zero
             product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
-            gate = all_gates[4 * at : 4 * at + 4 * size]
-            cell, flat = all_cells[at : at + size], all_squashed[at : at + size]
+            gate, drive_t = all_gates[4 * at : 4 * at + 4 * size], drives[4 * at : 4 * at + 4 * size]
+            cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
             for r in range(n_rows):
+                row, net_row = gate[r * n_gates : (r + 1) * n_gates], net[r * width : r * width + n_gates]
+                drive_row, g = drive_t[r * n_gates : (r + 1) * n_gates], candidate[r * n_hidden : (r + 1) * n_hidden]
                 for j in range(n_gates):
-                    gate[r * n_gates + j] = net[r * width + j] + drives[4 * at + r * n_gates + j]
-                for j in range(n_hidden):
-                    candidate[r * n_hidden + j] = gate[r * n_gates + 2 * n_hidden + j]
+                    row[j] = net_row[j] + drive_row[j]
+                g[:] = row[2 * n_hidden : 3 * n_hidden]
             # Over all blocks and the candidate's again: long loops without remainders take less time than short ones.
             for x in range(4 * size):
                 gate[x] = logistic(gate[x])
             for x in range(size):
                 candidate[x] = tanh(candidate[x])
             for r in range(n_rows):
-                i = r * n_gates
-                f, g = i + n_hidden, i + 2 * n_hidden
+                row, g = gate[r * n_gates : (r + 1) * n_gates], candidate[r * n_hidden : (r + 1) * n_hidden]
+                i, f = row[:n_hidden], row[n_hidden : 2 * n_hidden]
+                c, c_before = cell[r * n_hidden : (r + 1) * n_hidden], before[r * n_hidden : (r + 1) * n_hidden]
+                row[2 * n_hidden : 3 * n_hidden] = g
                 for j in range(n_hidden):
-                    x = r * n_hidden + j
-                    gate[g + j] = candidate[x]
-                    cell[x] = gate[f + j] * before[x] + gate[i + j] * candidate[x]
+                    c[j] = f[j] * c_before[j] + i[j] * g[j]
             for x in range(size):
                 before[x] = cell[x]
                 flat[x] = tanh(cell[x])
             for r in range(n_rows):
-                o = r * n_gates + 3 * n_hidden
+                o = gate[r * n_gates + 3 * n_hidden : (r + 1) * n_gates]
+                h, c = now[r * n_hidden : (r + 1) * n_hidden], flat[r * n_hidden : (r + 1) * n_hidden]
                 for j in range(n_hidden):
-                    values[at + r * n_hidden + j] = gate[o + j] * flat[r * n_hidden + j]
+                    h[j] = o[j] * c[j]
 
 
 @compiled
@@ -110,28 +113,38 @@ def backward(gates, cells, squashed, transposed, mask, cotangent, delta, carouse
                 following = 4 * (at + stride)
                 product(deltas, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
                 for r in range(n_rows):
-                    for j in range(n_hidden):
-                        d_hidden[r * n_hidden + j] = net[r * width + j]
+                    d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:
+                    mask_t = masks[at + stride : at + stride + size]
                     for x in range(size):
-                        d_hidden[x] *= masks[at + stride + x]
+                        d_hidden[x] *= mask_t[x]
             if t >= n_steps - n_read:
                 read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
+                reading = readings[read_at : read_at + size]
                 for x in range(size):
-                    d_hidden[x] += readings[read_at + x]
+                    d_hidden[x] += reading[x]
             gate, signal = all_gates[4 * at : 4 * at + 4 * size], deltas[4 * at : 4 * at + 4 * size]
             flat, d_cell = all_squashed[at : at + size], carousels[at : at + size]
             cell = all_cells[at - stride : at - stride + size] if t > 0 else nothing
             for r in range(n_rows):
-                i = r * n_gates
-                f, g, o = i + n_hidden, i + 2 * n_hidden, i + 3 * n_hidden
+                row, signal_row = gate[r * n_gates : (r + 1) * n_gates], signal[r * n_gates : (r + 1) * n_gates]
+                i, f = row[:n_hidden], row[n_hidden : 2 * n_hidden]
+                g, o = row[2 * n_hidden : 3 * n_hidden], row[3 * n_hidden :]
+                d_i, d_f = signal_row[:n_hidden], signal_row[n_hidden : 2 * n_hidden]
+                d_g, d_o = signal_row[2 * n_hidden : 3 * n_hidden], signal_row[3 * n_hidden :]
+                start, end = r * n_hidden, (r + 1) * n_hidden
+                d_h, d_c, c_later = d_hidden[start:end], d_cell[start:end], later[start:end]
+                c_flat, c_before = flat[start:end], cell[start:end]
+                # A loop for each: one loop would write to so many arrays that LLVM leaves it to scalars.
                 for j in range(n_hidden):
-                    x = r * n_hidden + j
-                    i_t, f_t, g_t, o_t = gate[i + j], gate[f + j], gate[g + j], gate[o + j]
-                    d_c = later[x] + d_hidden[x] * o_t * (one - flat[x] * flat[x])
-                    signal[i + j] = d_c * g_t * i_t * (one - i_t)
-                    signal[f + j] = d_c * cell[x] * f_t * (one - f_t)
-                    signal[g + j] = d_c * i_t * (one - g_t * g_t)
-                    signal[o + j] = d_hidden[x] * flat[x] * o_t * (one - o_t)
-                    d_cell[x] = d_c
-                    later[x] = d_c * f_t
+                    d_c[j] = c_later[j] + d_h[j] * o[j] * (one - c_flat[j] * c_flat[j])
+                for j in range(n_hidden):
+                    d_i[j] = d_c[j] * g[j] * i[j] * (one - i[j])
+                for j in range(n_hidden):
+                    d_f[j] = d_c[j] * c_before[j] * f[j] * (one - f[j])
+                for j in range(n_hidden):
+                    d_g[j] = d_c[j] * i[j] * (one - g[j] * g[j])
+                for j in range(n_hidden):
+                    d_o[j] = d_h[j] * c_flat[j] * o[j] * (one - o[j])
+                for j in range(n_hidden):
+                    c_later[j] = d_c[j] * f[j]
