@@ -10,11 +10,10 @@ from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.elman import LOGISTIC, TANH
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
 from models.kernels.cpu.product import product
+from models.moment import FAR, NOISELESS
 
 _TANH_SHRINKAGE, _LOGISTIC_SHRINKAGE = math.pi / 2, math.pi / 8
 _DENSITY = 1 / math.sqrt(2 * math.pi)
-_NOISELESS = 1e-30
-_FAR = 1e4
 
 
 @compiled
@@ -79,13 +78,14 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
                     w = one / math.sqrt(one + two * s2[x] * spread[x])
                     spread[x] = spread[x] * (one - w) + drop * mean[x] * mean[x]
             else:
+                # Written out here and in the other pass: LLVM does not vectorise these lines as a function.
                 for x in range(size):
-                    quiet = s2[x] <= number(_NOISELESS)
+                    quiet = s2[x] <= number(NOISELESS)
                     s = math.sqrt(one if quiet else s2[x])
                     ratio = mu[x] / s
-                    ratio = number(_FAR) if ratio > number(_FAR) else ratio
-                    ratio = -number(_FAR) if ratio < -number(_FAR) else ratio
-                    far = number(_FAR) if mu[x] > zero else -number(_FAR)
+                    ratio = number(FAR) if ratio > number(FAR) else ratio
+                    ratio = -number(FAR) if ratio < -number(FAR) else ratio
+                    far = number(FAR) if mu[x] > zero else -number(FAR)
                     ratio = far if quiet else ratio
                     tail = upper_tail(abs(ratio))
                     above = one - tail if ratio > zero else tail
@@ -165,12 +165,12 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
                     d_s2[x] = d_mean[x] * m_by_s2 + d_variance[x] * (slope * slope * w * w * w + z * m_by_s2)
             else:
                 for x in range(size):
-                    quiet = s2[x] <= number(_NOISELESS)
+                    quiet = s2[x] <= number(NOISELESS)
                     s = math.sqrt(one if quiet else s2[x])
                     ratio = mu[x] / s
-                    ratio = number(_FAR) if ratio > number(_FAR) else ratio
-                    ratio = -number(_FAR) if ratio < -number(_FAR) else ratio
-                    far = number(_FAR) if mu[x] > zero else -number(_FAR)
+                    ratio = number(FAR) if ratio > number(FAR) else ratio
+                    ratio = -number(FAR) if ratio < -number(FAR) else ratio
+                    far = number(FAR) if mu[x] > zero else -number(FAR)
                     ratio = far if quiet else ratio
                     tail = upper_tail(abs(ratio))
                     above = one - tail if ratio > zero else tail
