@@ -47,7 +47,7 @@ def find_trial(records: Sequence[TrialRecord], models: Sequence[str], text: str)
     model, _, number = text.rpartition("/")
     if not model and len(models) == 1:
         model = models[0]
-    if model not in models or not number.isdigit():
+    if model not in models or not (number.isascii() and number.isdecimal()):
         raise UserError(f"a trial must be named MODEL/NUMBER with a model out of {', '.join(models)}, but got {text!r}")
     for record in records:
         if record.key.model == model and record.key.number == int(number):

@@ -293,7 +293,7 @@ class Session:
                 for key, run_id in sink.run_ids().items():
                     searches[key.model].attach_run(key.number, run_id)
         finally:
-            catalogue.release(spec.name, state)
+            catalogue.release(spec.name, owner, state)
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

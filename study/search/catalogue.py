@@ -142,15 +142,15 @@ class Catalogue:
 
     def beat(self, name: str, owner: Owner) -> None:
         """Show a sign of life; raises LonglagError if another process has taken the lease over."""
-        attributes = persist(lambda: self._storage.get_study_user_attrs(self._id(name)))
-        if json.loads(attributes[OWNER])["token"] != owner.token:
+        if not self._holds(name, owner):
             raise LonglagError(f"study {name!r} has been taken over by another process")
         self._set(name, OWNER, json.dumps(asdict(owner) | {"beat_s": time.time()}))
 
-    def release(self, name: str, state: StudyState) -> None:
-        """Give the lease back and leave the study in this state."""
-        self._set(name, STATE, state)
-        self._set(name, OWNER, "")
+    def release(self, name: str, owner: Owner, state: StudyState) -> None:
+        """Give the lease back and leave the study in this state; nothing if another process has taken it over."""
+        if self._holds(name, owner):
+            self._set(name, STATE, state)
+            self._set(name, OWNER, "")
 
     def request_stop(self, name: str) -> None:
         """Ask whoever runs the study to stop."""
@@ -172,6 +172,10 @@ class Catalogue:
                     for trial in trials
                 ]
         return found
+
+    def _holds(self, name: str, owner: Owner) -> bool:
+        attributes = persist(lambda: self._storage.get_study_user_attrs(self._id(name)))
+        return owner.token in attributes.get(OWNER, "")
 
     def _frozen(self) -> list[optuna.study._frozen.FrozenStudy]:
         return persist(self._storage.get_all_studies)

@@ -186,7 +186,7 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     home = tmp_path / ".longlag"
     catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
     catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
-    catalogue.release("demo", StudyState.DONE)
+    catalogue.release("demo", catalogue.acquire("demo"), StudyState.DONE)
     sink = MlflowSink(f"http://127.0.0.1:{free_port}", home / "spool" / "demo", study="demo")
     sink.open_study(parameters={}, specification="name: demo")
     sink.close_study(status="done")

@@ -31,7 +31,9 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _cache_folder() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    # The moment maps' constants become part of the code.
+    sources = [*sorted(here.glob("*.py")), here.parents[1] / "moment.py"]
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag" / version
