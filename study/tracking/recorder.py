@@ -44,20 +44,21 @@ BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a study lies in MLflow; ``runs`` are its trials'."""
+    """Where a study lies in MLflow; ``runs`` are its trials', whose metrics are there up to the update ``logged``."""
 
     client: MlflowClient
     experiment_id: str
     parents: list[str]
     runs: dict[TrialKey, str]
+    logged: dict[TrialKey, int]
 
 
 class Recorder:
     """Writes entries of one study to MLflow, one experiment with a parent run and a child run for each trial.
 
     Runs are found again by their tags, never created twice. A trial that is trained again from a checkpoint reports
-    updates again; what a run held when it was re-attached is left out. Equal metrics (name, update, time, value) are
-    one row of MLflow's database, so that a batch may be sent again.
+    updates again; those up to the one that the run's tag names are left out. The tag follows its metrics: whoever dies
+    in between sends the same metrics again, and equal ones (name, update, time, value) are one row of the database.
     """
 
     def __init__(self, uri: str, study: str) -> None:
@@ -65,7 +66,6 @@ class Recorder:
         self._uri, self._study = uri, study
         self._client: MlflowClient | None = None
         self._place: _Place | None = None
-        self._marks: dict[TrialKey, int] = {}
         self.run_ids: Mapping[TrialKey, str] = {}
 
     def forget(self) -> None:
@@ -95,14 +95,16 @@ class Recorder:
 
     def record_metrics(self, entries: Iterable[MetricsLogged]) -> None:
         """Send metrics, those of one trial together."""
+        place = self._at()
         merged: dict[TrialKey, list[Metric]] = {}
         for entry in entries:
-            mark = self._marks.get(entry.key, -1)
-            merged.setdefault(entry.key, []).extend(metric for metric in entry.metrics if metric.update > mark)
+            held = place.logged.get(entry.key, -1)
+            if fresh := [metric for metric in entry.metrics if metric.update > held]:
+                merged.setdefault(entry.key, []).extend(fresh)
+                # Ahead of the sending; should that fail, everything here is forgotten.
+                place.logged[entry.key] = max(metric.update for metric in fresh)
         for key, metrics in merged.items():
-            if metrics:
-                run_id = self._run_id(key, metrics[0].time_ms)
-                self._log(run_id, metrics, {LOGGED: str(max(metric.update for metric in metrics))})
+            self._log(self._run_id(key, metrics[0].time_ms), metrics, {LOGGED: str(place.logged[key])})
 
     def _open_study(self, entry: StudyOpened) -> None:
         run_id = self._parent_id(entry.time_ms)
@@ -113,8 +115,7 @@ class Recorder:
         card = entry.card
         run_id = self._run_id(card.key, entry.time_ms)
         tags = {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
-        held = self._describe(run_id, card.parameters, tags)
-        self._marks[card.key] = int(held.get(LOGGED, "-1"))
+        self._describe(run_id, card.parameters, tags)
         self._at().client.log_text(run_id, card.configuration, "study.yaml")
 
     def _close_trial(self, entry: TrialClosed) -> None:
@@ -160,12 +161,13 @@ class Recorder:
                     "restore it there"
                 )
             runs = server.runs_of(self._client, experiment_id)
-            keyed = [(server.trial_key(run), run.info.run_id) for run in reversed(runs)]
+            keyed = [(key, run) for run in reversed(runs) if (key := server.trial_key(run)) is not None]
             self._place = _Place(
                 client=self._client,
                 experiment_id=experiment_id,
                 parents=[run.info.run_id for run in runs if run.data.tags.get(ROLE) == "study"],
-                runs={key: run_id for key, run_id in keyed if key is not None},
+                runs={key: run.info.run_id for key, run in keyed},
+                logged={key: int(run.data.tags.get(LOGGED, "-1")) for key, run in keyed},
             )
             self.run_ids = dict(self._place.runs)
         return self._place
@@ -198,8 +200,8 @@ class Recorder:
             self.run_ids = dict(place.runs)
         return place.runs[key]
 
-    def _describe(self, run_id: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> dict[str, str]:
-        """Set a run running, with its tags and the parameters that it lacks; the tags it had before."""
+    def _describe(self, run_id: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        """Set a run running, with its tags and the parameters that it lacks."""
         from mlflow.entities import Param, RunTag
 
         client = self._at().client
@@ -210,7 +212,6 @@ class Recorder:
         client.log_batch(run_id, params=lacking, tags=[RunTag(name, value) for name, value in tags.items()])
         if run.info.status != "RUNNING":
             client.update_run(run_id, "RUNNING")
-        return dict(run.data.tags)
 
     def _log(self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
         """Send metrics; the tags go with the last batch, when all others have arrived."""

@@ -1,0 +1,42 @@
+"""What the tests of the tracking share: a home with an empty MLflow database, a client and a sink on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from study_tests.mlflow_book import sink_of
+
+from study.tracking import server, shipper
+from study.tracking.sink import MlflowSink, embedded_uri
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take seconds to create."""
+    home = tmp_path_factory.mktemp("template")
+    server.connect(embedded_uri(home)).search_experiments()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setattr(shipper, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 0.05)
+    return tmp_path
+
+
+@pytest.fixture
+def client(home: Path) -> MlflowClient:
+    return server.connect(embedded_uri(home))
+
+
+@pytest.fixture
+def sink(home: Path) -> Iterator[MlflowSink]:
+    made = sink_of(home)
+    yield made
+    made.close(0)
