@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import os
 import sys
@@ -19,16 +17,13 @@ from rich.console import Console
 from study.errors import LonglagError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from study.report import Json
-    from study.search.catalogue import StudyState
-    from study.session import Session, Watch
+    from study.session import Session
+    from study.spec import Spec
 
 app = typer.Typer(
     name="longlag",
     help="How long a dependency can a recurrent network learn? Launch studies, watch them, query what was found.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,6 +31,10 @@ app = typer.Typer(
 # A pipe or a file has no width: tables get one at which they need not fold.
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Console(stderr=True, highlight=False)
+
+
+INTERRUPTED = 130
+"""Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 
 
 class Format(StrEnum):
@@ -55,6 +54,7 @@ Trial = Annotated[str, typer.Argument(help="MODEL/NUMBER, or NUMBER in a study o
 
 @app.callback(invoke_without_command=True)
 def main_options(
+    context: typer.Context,
     home: Annotated[
         Path | None, typer.Option(envvar="LONGLAG_HOME", help="Data directory; default .longlag in this directory.")
     ] = None,
@@ -64,6 +64,9 @@ def main_options(
     if version:
         out.print(f"longlag {installed_version('longlag')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        out.print(context.get_help())
+        raise typer.Exit(2)
     _home[0] = home
 
 
@@ -83,13 +86,13 @@ def launch(  # noqa: PLR0917  (Typer reads options from arguments)
 
     budget = [] if trials is None else [f"search.n_trials={trials}"]
     loaded = load_spec(spec, [*(settings or []), *budget], name=name)
-    _run(loaded.name, lambda session, watch: session.launch(loaded, n_workers=workers, address=address, watch=watch))
+    _run(loaded, workers, address)
 
 
 @app.command()
 def resume(study: str, workers: Workers = None, address: Address = None) -> None:
     """Take up a study that was stopped or whose process died."""
-    _run(study, lambda session, watch: session.resume(study, n_workers=workers, address=address, watch=watch))
+    _run(_session().spec(study), workers, address)
 
 
 @app.command()
@@ -102,19 +105,10 @@ def stop(study: str) -> None:
 @app.command("list")
 def list_studies() -> None:
     """All studies and how far they are."""
-    from study.console import listing
+    from study.console import studies_table
 
-    rows = [
-        (
-            header.name,
-            str(header.state),
-            plan.task.name,
-            ", ".join(model.name for model in plan.models),
-            f"{sum(record.status.settled for record in records)}/{len(plan.models) * plan.search.n_trials}",
-        )
-        for header, plan, records in _session().studies()
-    ]
-    out.print(listing("studies", ("study", "state", "task", "models", "trials "), rows) if rows else "no studies yet")
+    found = _session().studies()
+    out.print(studies_table(found) if found else "no studies yet")
 
 
 @app.command()
@@ -227,21 +221,29 @@ def list_presets() -> None:
 def main() -> None:
     """Run the command line; every error is one sentence and an exit code."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except LonglagError as error:
         _fail(str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-            raise
-        _fail(f"a file could not be written: {error.strerror} ({error.filename})", 1)
     except BrokenPipeError:
         # The reader of our output has gone, as with `longlag best | head`; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise
+        _fail(f"a file could not be written: {error.strerror} ({error.filename})", 1)
+    except typer.Abort:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        # What Typer says of wrong words has no public type.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        _fail(message(), 2)
 
 
 def _fail(sentence: str, code: int) -> None:
-    err.print(f"longlag: {sentence}", style="red", soft_wrap=True, markup=False)
+    err.print(f"longlag: {' '.join(sentence.split())}", style="red", soft_wrap=True, markup=False)
     sys.exit(code)
 
 
@@ -252,22 +254,22 @@ def _session() -> Session:
     return Session(read_settings(_home[0]))
 
 
-def _run(name: str, verb: Callable[[Session, Watch], StudyState]) -> None:
+def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
     from study.console import answer_table, watching
     from study.report import answers
     from study.search.catalogue import StudyState
 
-    session = _session()
+    session, name = _session(), spec.name
     out.print(f"study {name}: data in {session.settings.home}", soft_wrap=True)
-    state = verb(session, lambda watched: watching(out, watched))
+    state = session.launch(spec, n_workers=workers, address=address, watch=lambda watched: watching(out, watched))
     _, plan, records = session.study(name)
     out.print(answer_table(plan, answers(plan, records)))
     if session.unsent(name):
         err.print(f"MLflow lacks some of {name}; it is on disk, and `longlag resume {name}` sends it", soft_wrap=True)
     if state is not StudyState.DONE:
         out.print(f"study {name} is {state}; `longlag resume {name}` takes it up again")
-        return
+        raise typer.Exit(INTERRUPTED)
     out.print(f"best trials: longlag best {name}")
     embedded = session.settings.tracking_uri is None
     out.print("curves, figures, weights: " + ("longlag ui" if embedded else session.tracking_uri), soft_wrap=True)
@@ -275,19 +277,14 @@ def _run(name: str, verb: Callable[[Session, Watch], StudyState]) -> None:
 
 def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = False) -> None:
     """Rows to standard output; a single one stands alone instead of in a list."""
-    from study.report import flat
-
     if format is Format.TABLE:
         from study.console import rows_table
 
         out.print(rows_table(rows))
     elif format is Format.CSV:
-        columns = list(dict.fromkeys(name for row in rows for name in flat(row)))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
-        writer.writeheader()
-        writer.writerows(flat(row) for row in rows)
-        sys.stdout.write(text.getvalue())
+        from study.report import csv_text
+
+        sys.stdout.write(csv_text(rows))
     elif format is Format.JSON:
         sys.stdout.write(json.dumps(rows[0] if single else rows, indent=2) + "\n")
     else:

@@ -17,7 +17,9 @@ from rich.text import Text
 from study.conductor import ModelProgress
 from study.outcome import Rung
 from study.plan import Parameter, StudyPlan
+from study.record import TrialRecord
 from study.report import Answer, Json
+from study.search.catalogue import Header
 from study.session import Watched
 
 PLAIN_S = 10.0
@@ -100,7 +102,7 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
         table.add_row(
             answer.model,
             str(answer.dependency_length),
-            "-" if answer.rung is None else str(answer.rung.length),
+            "-" if answer.rung is None else f"{answer.rung.length}{'' if answer.dependency_length else ' unsolved'}",
             "-" if answer.rung is None else error_text(answer.rung),
             rate_text(answer.decay_rate),
             life_text(answer.half_life),
@@ -124,7 +126,8 @@ def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
         length, shown = "-", "-"
         if isinstance(error, dict):
             counts = {name: error[name] for name in ("length", "lag", "n_failed", "n_sequences")}
-            length, shown = str(error["length"]), error_text(Rung(**counts))  # type: ignore[arg-type]
+            length = f"{error['length']}{'' if error['solved'] else ' unsolved'}"
+            shown = error_text(Rung(**counts))  # type: ignore[arg-type]
         table.add_row(label, str(row["status"]), str(row.get("dependency_length", "-")), length, shown)
         if isinstance(parameters, dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
@@ -161,6 +164,21 @@ def duration(seconds: float) -> str:
     whole = int(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+
+
+def studies_table(found: Sequence[tuple[Header, StudyPlan, Sequence[TrialRecord]]]) -> Table:
+    """Studies, and how far they are."""
+    rows = [
+        (
+            header.name,
+            str(header.state),
+            plan.task.name,
+            ", ".join(model.name for model in plan.models),
+            f"{sum(record.status.settled for record in records)}/{len(plan.models) * plan.search.n_trials}",
+        )
+        for header, plan, records in found
+    ]
+    return listing("studies", ("study", "state", "task", "models", "trials "), rows)
 
 
 def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from study.errors import LonglagError
 from study.search.catalogue import Catalogue, Owner
 
 BEAT_S = 2.0
@@ -19,7 +18,7 @@ BEAT_S = 2.0
 def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event) -> Iterator[None]:
     """Signs of life while the body runs; a request to stop, or the loss of the lease, sets ``stop``."""
     over = threading.Event()
-    failures: list[LonglagError] = []
+    failures: list[Exception] = []
 
     def beat() -> None:
         while not over.wait(BEAT_S):
@@ -27,7 +26,7 @@ def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event
                 catalogue.beat(name, owner)
                 if catalogue.stop_requested(name):
                     stop.set()
-            except LonglagError as error:
+            except Exception as error:  # noqa: BLE001  (the thread's edge: raised by the one who waits)
                 failures.append(error)
                 stop.set()
                 return

@@ -99,6 +99,8 @@ class Outcome:
     """All that is known of a trial once it has ended.
 
     ``rungs`` are the evaluations of the final ladder in increasing length, up to and including the first unsolved one.
+    ``confirmed`` is ``best_rung`` measured once more, on sequences that nothing was chosen by: the best of many trials
+    is luckier on those that made it the best.
     ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer; ``metrics`` holds the last value of every metric.
     ``reason`` is empty, or says why the trial failed.
     """
@@ -109,6 +111,7 @@ class Outcome:
     diverged: bool
     n_updates: int
     rungs: tuple[Rung, ...] = ()
+    confirmed: Rung | None = None
     error_flow: tuple[float, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
@@ -134,6 +137,7 @@ class Outcome:
         raw = json.loads(text)
         raw["status"] = Status(raw["status"])
         raw["rungs"] = tuple(Rung(**rung) for rung in raw["rungs"])
+        raw["confirmed"] = raw["confirmed"] and Rung(**raw["confirmed"])
         raw["error_flow"] = tuple(raw["error_flow"])
         return cls(**raw)
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.outcome import Rung
 from study.plan import Parameter, StudyPlan
 from study.query import best_by_model
 from study.record import TrialRecord
+
+_FIXED = (
+    *("study", "task", "model", "cell", "number", "run_id", "status", "seed", "value", "dependency_length", "skill"),
+    *(f"error.{name}" for name in ("length", "lag", "n_failed", "n_sequences", "error", "low", "high", "solved")),
+    *("diverged", "n_updates", "reason"),
+)
+"""Columns of a CSV file that do not depend on what is searched or measured."""
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -18,8 +27,8 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 class Answer:
     """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
 
-    ``rung`` is the longest solved one, or the first unsolved one where none is; ``decay_rate`` is in nats per step,
-    ``half_life`` in steps.
+    ``rung`` is the longest solved one, or the first unsolved one where none is, as the confirming sequences have it;
+    ``decay_rate`` is in nats per step, ``half_life`` in steps.
     """
 
     model: str
@@ -41,7 +50,7 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
                 model=model,
                 record=record,
                 dependency_length=0 if outcome is None else outcome.dependency_length,
-                rung=None if outcome is None else outcome.best_rung,
+                rung=None if outcome is None else outcome.confirmed,
                 decay_rate=metrics.get("gradient/decay_rate", math.nan),
                 half_life=metrics.get("gradient/half_life", math.nan),
             )
@@ -65,7 +74,7 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
     }
     if outcome is None:
         return described
-    rung = outcome.best_rung
+    rung = outcome.confirmed
     return described | {
         "status": str(outcome.status),
         "value": _plain(outcome.value),
@@ -73,22 +82,36 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "skill": _plain(outcome.skill),
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
-        "error": None if rung is None else _error(rung),
+        "error": None if rung is None else _error(rung) | {"solved": outcome.dependency_length > 0},
         "ladder": [_error(one) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,
     }
 
 
-def flat(described: dict[str, Json]) -> dict[str, Json]:
-    """A row for a CSV file: nested names joined by dots, the ladder left out."""
+def flat(described: Mapping[str, Json]) -> dict[str, Json]:
+    """A row for a CSV file: nested names joined by dots, an interval as its two ends, the ladder left out."""
     columns: dict[str, Json] = {}
     for name, value in described.items():
         if isinstance(value, dict):
             columns |= {f"{name}.{inner}": held for inner, held in flat(value).items()}
+        elif name == "interval" and isinstance(value, list):
+            columns["low"], columns["high"] = value
         elif not isinstance(value, list):
             columns[name] = value
     return columns
+
+
+def csv_text(rows: Sequence[Mapping[str, Json]]) -> str:
+    """Rows as a CSV file; its columns do not depend on which trial comes first, nor on whether it has ended."""
+    lines = [flat(row) for row in rows]
+    names = sorted({name for line in lines for name in line})
+    searched = [name for prefix in ("parameters.", "metrics.") for name in names if name.startswith(prefix)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*_FIXED, *searched])
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _error(rung: Rung) -> dict[str, Json]:

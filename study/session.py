@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +11,8 @@ from pathlib import Path
 
 from study.bridge import SinkTracker, described_plan
 from study.conductor import Conductor, ModelProgress
-from study.errors import LonglagError, UserError
-from study.evaluation import evaluate, load_weights
+from study.errors import LonglagError, UserError, unknown_name
+from study.exported import evaluate, read_export, write_export
 from study.lease import beating, stopping_on_signals
 from study.outcome import Rung
 from study.plan import StudyPlan
@@ -28,6 +26,7 @@ from study.settings import Settings, prepare_home
 from study.spec import Spec
 from study.study_file import dump_spec, parse_spec
 from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri, unsent
+from tasks import TASKS
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -85,8 +84,8 @@ class Session:
             LonglagError: a service failed while the study ran; it can be resumed.
         """
         prepare_home(self.settings.home)
-        catalogue = self._catalogue(create=True)
-        header = catalogue.find(spec.name)
+        # What may be refused comes first, so that a refusal leaves no storage behind.
+        header = None if self.settings.missing_file else self._catalogue().find(spec.name)
         if header is not None:
             if parse_spec(header.specification) != spec:
                 raise UserError(
@@ -102,11 +101,12 @@ class Session:
                     f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}"
                 )
         check_tracking(self.tracking_uri)
-        # Ray takes seconds to import and to start: after everything that may be refused at once.
+        # Ray takes seconds to import and to start.
         from study.execution.cluster import connect
         from study.execution.run import run
 
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
+            catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec), device=cluster.device)
             plan = spec.plan(cluster.device)
@@ -187,16 +187,21 @@ class Session:
         """The best trials of one study, or of all, as rows; see ``study.query.best``.
 
         Raises:
-            UserError: there are no trials that have measured anything.
+            UserError: there is no such task or model, or no trial that has measured anything and fits.
         """
         chosen = self.studies() if name is None else [self.study(name)]
+        models = {one.name for _, plan, _ in chosen for one in plan.models}
+        for kind, asked, known in (("task", task, TASKS), ("model", model, models)):
+            if asked is not None and known and asked not in known:
+                raise UserError(unknown_name(kind, asked, sorted(known)))
         chosen = [entry for entry in chosen if task is None or entry[1].task.name == task]
         plans = {header.name: plan for header, plan, _ in chosen}
         every = [record for _, _, records in chosen for record in records]
-        if not best(every, top=1):
-            where = f"study {name!r}" if name else "any study" + (f" of task {task}" if task else "")
-            raise UserError(f"the best trials need one that has ended, but there is none in {where}")
         found = best(every, model=model, min_length=min_length, top=top)
+        if not found:
+            limits = {"study": name, "task": task, "model": model, "a length of at least": min_length}
+            asked = ", ".join(f"{limit} {value}" for limit, value in limits.items() if value is not None)
+            raise UserError(f"the best trials need one that has ended, but there is none{asked and f' with {asked}'}")
         return [_described(record, plans[record.key.study]) for record in found]
 
     def show(self, name: str, trial: str) -> dict[str, Json]:
@@ -217,31 +222,18 @@ class Session:
         record = find_trial(records, [model.name for model in plan.models], trial)
         if record.outcome is None or record.run_id is None:
             raise UserError(f"only a trial that has ended can be exported, but {record.key} is {record.status}")
-        label = f"{name}-{record.key.model}-{record.key.number}"
-        folder = target or Path(label)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"the folder to export to must be new or empty, but {folder} is not")
+        run_id, label = record.run_id, f"{name}-{record.key.model}-{record.key.number}"
         pinned = self.spec(name).pinned(record.key.model, record.parameters, record.seed, label)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{label}-", dir=folder.parent) as scratch:
-            unfinished = Path(scratch) / "export"
-            download_weights(self.tracking_uri, record.run_id, unfinished)
-            (unfinished / "study.yaml").write_text(dump_spec(pinned), encoding="utf-8")
-            described = json.dumps(_described(record, plan), indent=2)
-            (unfinished / "outcome.json").write_text(described + "\n", encoding="utf-8")
-            unfinished.replace(folder)
+        folder = target or Path(label)
+        write_export(
+            folder, pinned, _described(record, plan), lambda part: download_weights(self.tracking_uri, run_id, part)
+        )
         return folder
 
     def evaluate(self, folder: Path, *, n_sequences: int, draw: int) -> tuple[Rung, ...]:
-        """Climb the ladder again with an exported network, on fresh sequences; see ``study.evaluation``."""
-        try:
-            spec = parse_spec((folder / "study.yaml").read_text(encoding="utf-8"), source=str(folder / "study.yaml"))
-        except OSError as error:
-            raise UserError(
-                f"an exported trial is needed, but {folder}/study.yaml cannot be read: {error.strerror}"
-            ) from None
-        weights = load_weights(folder / "weights.safetensors")
-        return evaluate(spec.plan("cpu"), weights, n_sequences=n_sequences, draw=draw)
+        """Climb the ladder again with an exported network, on fresh sequences; see ``study.exported``."""
+        plan, weights = read_export(folder)
+        return evaluate(plan, weights, n_sequences=n_sequences, draw=draw)
 
     def _spool(self, name: str) -> Path:
         return self.settings.home / "spool" / name
@@ -285,9 +277,11 @@ class Session:
                 state = StudyState.DONE if conductor.done else StudyState.STOPPED
             finally:
                 try:
-                    if not conductor.done:
-                        conductor.interrupt()
-                    sink.close_study(status=str(state), outcomes=conductor.outcomes())
+                    # A process that has taken the study over trains its open trials, and ends it.
+                    if catalogue.holds(spec.name, owner):
+                        if not conductor.done:
+                            conductor.interrupt()
+                        sink.close_study(status=str(state), outcomes=conductor.outcomes())
                 finally:
                     sink.close(FLUSH_S)
                 for key, run_id in sink.run_ids().items():

@@ -31,6 +31,8 @@ class Settings:
 def read_settings(home: Path | None) -> Settings:
     """The settings of this process: the argument first, then the environment, then ``.longlag`` in this directory."""
     chosen = (home or Path(os.environ.get(HOME) or ".longlag")).absolute()
+    if chosen.exists() and not chosen.is_dir():
+        raise UserError(f"the data directory must be a directory, but {chosen} is not")
     return Settings(
         home=chosen,
         storage_uri=os.environ.get(STORAGE) or f"sqlite:///{chosen / 'search.db'}",

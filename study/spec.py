@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from models import CELLS, FAST_CELLS
 from models.network import Dropout
@@ -24,130 +24,50 @@ from study.plan import (
     TaskPlan,
     TrainingPlan,
 )
-from tasks import TASKS, Task
+from study.section import (
+    ChoicesSpec,
+    DomainSpec,
+    HalvingSpec,
+    Length,
+    RangeSpec,
+    SearchSpec,
+    Section,
+    Seed,
+    TaskSpec,
+    TrainingSpec,
+    Width,
+)
 
 STACK_SIZE: dict[Device, int] = {"cpu": 8, "cuda": 256}
 """Members trained together where the study file leaves it to the machine."""
 
-MAX_LENGTH = 100_000
-"""Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
 
-Value = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-PositiveInt = Annotated[int, Field(ge=1)]
-Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+Space = dict[str, DomainSpec]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaskSpec(_Section):
-    """Which task, and the parameters of its variant."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
-
-    def build(self) -> Task:
-        """The task itself; raises ValueError with a sentence if there is none such."""
-        if self.name not in TASKS:
-            raise ValueError(unknown_name("task", self.name, TASKS))
-        try:
-            return TASKS[self.name](**self.parameters)
-        except TypeError:
-            raise ValueError(
-                f"task {self.name} must get parameters that it has, but got {', '.join(self.parameters)}"
-            ) from None
-
-
-class RangeSpec(_Section):
-    """An interval to search."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class ChoicesSpec(_Section):
-    """A closed set to search."""
-
-    choices: Annotated[list[Value], Field(min_length=1)]
-
-
-def _kind(domain: object) -> str:
-    """What a domain was meant to be, so that a wrong one is judged by its own rules and not by all three kinds'."""
-    if isinstance(domain, RangeSpec | ChoicesSpec):
-        return type(domain).__name__
-    if isinstance(domain, dict):
-        return "ChoicesSpec" if "choices" in domain else "RangeSpec"
-    return "ValueSpec"
-
-
-DomainSpec = Annotated[
-    Annotated[RangeSpec, Tag("RangeSpec")]
-    | Annotated[ChoicesSpec, Tag("ChoicesSpec")]
-    | Annotated[Value, Tag("ValueSpec")],
-    Discriminator(_kind),
-]
-
-
-class TrainingSpec(_Section):
-    """How every network is trained."""
-
-    n_updates: PositiveInt = 4000
-    batch_size: PositiveInt = 20
-    lengths: Length | Annotated[list[Length], Field(min_length=2, max_length=2)] = [10, 100]
-    batches: Literal["shared", "own"] = "shared"
-    report_every: PositiveInt = 500
-    evaluate_every: PositiveInt = 1000
-    n_interim: Annotated[int, Field(ge=100)] = 1000
-    n_final: Annotated[int, Field(ge=1000)] = 10_000
-
-
-class HalvingSpec(_Section):
-    """When the worst members of a stack stop: after ``rungs`` updates the share ``keep`` goes on."""
-
-    rungs: list[PositiveInt] = []
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
-
-
-class SearchSpec(_Section):
-    """How hyperparameters are chosen; ``n_trials`` for each model."""
-
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    n_trials: PositiveInt = 24
-    stack_size: PositiveInt | Literal["auto"] = "auto"
-    look_back: PositiveInt = 2
-    n_startup: PositiveInt = 10
-
-
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """One network of the comparison; its ``space`` overrides the study's."""
 
     cell: str
-    n_hidden: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
-    space: dict[str, DomainSpec] = {}
+    n_hidden: Width | None = None
+    seed: Seed | None = None
+    space: Space = Field(default_factory=dict)
 
 
-class Spec(_Section):
+class Spec(Section):
     """A study file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
-    n_hidden: Annotated[int, Field(ge=1, le=10_000)] = 50
+    seed: Seed = 1
+    n_hidden: Width = 50
     training: TrainingSpec = TrainingSpec()
     halving: HalvingSpec = HalvingSpec()
     search: SearchSpec = SearchSpec()
     models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
-    space: dict[str, DomainSpec] = {}
+    space: Space = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")

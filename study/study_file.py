@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from study.errors import UserError, unknown_name
-from study.spec import HalvingSpec, ModelSpec, RangeSpec, SearchSpec, Spec, TrainingSpec
+from study.section import HalvingSpec, RangeSpec, SearchSpec, TrainingSpec
+from study.spec import ModelSpec, Spec
 
 
 def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | None = None) -> Spec:
@@ -23,8 +24,8 @@ def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | 
     path = Path(path_or_preset)
     if path_or_preset in presets():
         text = (resources.files("study") / "presets" / f"{path_or_preset}.yaml").read_text(encoding="utf-8")
-    elif path.is_file():
-        text = _read(path)
+    elif path.exists():
+        text = read_text(path)
     elif path.suffix in {".yaml", ".yml", ".json"} or "/" in path_or_preset:
         raise UserError(f"there is no study file {path_or_preset}")
     else:
@@ -32,7 +33,8 @@ def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | 
     return parse_spec(text, settings, name=name, source=path_or_preset)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What a study file says; raises UserError if it cannot be read as text."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -44,7 +46,7 @@ def _read(path: Path) -> str:
 def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = None, source: str = "the study") -> Spec:
     """The spec that a YAML (or JSON) text describes; see ``load_spec``."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -78,6 +80,19 @@ def dump_yaml(value: object) -> str:
     """Plain data as YAML, in the order in which it stands."""
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     return text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error, as YAML has it, where PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _put(raw: dict[str, Any], setting: str) -> None:

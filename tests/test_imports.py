@@ -42,7 +42,7 @@ VENDORS = {
     "numba": ("models/kernels/*",),
     "numpy": ("models/kernels/*",),
     "optuna": ("study/search/*",),
-    "pydantic": ("study/spec*.py", "study/study_file.py"),
+    "pydantic": ("study/spec.py", "study/section.py", "study/study_file.py"),
     "ray": ("study/execution/*",),
     "rich": ("study/cli*.py", "study/console.py"),
     "sqlalchemy": ("study/search/*",),

@@ -28,6 +28,9 @@ SPEC, DEVICE, STATE, OWNER, STOP = (f"longlag:{name}" for name in ("spec", "devi
 LEASE_S = 60.0
 """A run on another machine that has shown no sign of life for this long is dead."""
 
+SETTLE_S = 0.3
+"""How long after taking a lease its owner looks whether another process took it at the same moment."""
+
 
 class StudyState(StrEnum):
     """Where a study is; the values are the words users see."""
@@ -123,10 +126,13 @@ class Catalogue:
         self._set(name, SPEC, specification)
 
     def acquire(self, name: str) -> Owner:
-        """Take the lease of a study and mark it as running; raises UserError while somebody else has it."""
-        holder = self.get(name).owner
-        if holder is not None:
-            raise UserError(f"a study must be run by one process at a time, but {name!r} is run by {holder}")
+        """Take the lease of a study and mark it as running; raises UserError while somebody else has it.
+
+        No storage of Optuna's can compare and set at once. So of several that find the lease free at the same moment
+        the last to write has it: each looks again a moment after its own writing. One that comes later still makes
+        ``beat`` fail for whoever held the lease before.
+        """
+        self._refuse_if_run(name)
         owner = Owner(
             token=uuid.uuid4().hex,
             host=socket.gethostname(),
@@ -134,21 +140,24 @@ class Catalogue:
             started=_process_start(os.getpid()),
             beat_s=time.time(),
         )
-        self._set(name, STOP, "")
         self._set(name, OWNER, json.dumps(asdict(owner)))
+        time.sleep(SETTLE_S)
+        if not self.holds(name, owner):
+            self._refuse_if_run(name)
+        self._set(name, STOP, "")
         self._set(name, STATE, StudyState.RUNNING)
         self.beat(name, owner)
         return owner
 
     def beat(self, name: str, owner: Owner) -> None:
         """Show a sign of life; raises LonglagError if another process has taken the lease over."""
-        if not self._holds(name, owner):
+        if not self.holds(name, owner):
             raise LonglagError(f"study {name!r} has been taken over by another process")
         self._set(name, OWNER, json.dumps(asdict(owner) | {"beat_s": time.time()}))
 
     def release(self, name: str, owner: Owner, state: StudyState) -> None:
         """Give the lease back and leave the study in this state; nothing if another process has taken it over."""
-        if self._holds(name, owner):
+        if self.holds(name, owner):
             self._set(name, STATE, state)
             self._set(name, OWNER, "")
 
@@ -173,9 +182,15 @@ class Catalogue:
                 ]
         return found
 
-    def _holds(self, name: str, owner: Owner) -> bool:
+    def holds(self, name: str, owner: Owner) -> bool:
+        """Whether the lease is still this owner's."""
         attributes = persist(lambda: self._storage.get_study_user_attrs(self._id(name)))
         return owner.token in attributes.get(OWNER, "")
+
+    def _refuse_if_run(self, name: str) -> None:
+        holder = self.get(name).owner
+        if holder is not None:
+            raise UserError(f"a study must be run by one process at a time, but {name!r} is run by {holder}")
 
     def _frozen(self) -> list[optuna.study._frozen.FrozenStudy]:
         return persist(self._storage.get_all_studies)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import optuna
@@ -35,8 +34,6 @@ def open_storage(url: str) -> BaseStorage:
         shown = parsed.render_as_string(hide_password=True)
         if parsed.get_backend_name() == "sqlite":
             options = {"connect_args": {"timeout": 60}}
-            if parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         else:
             options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
         try:

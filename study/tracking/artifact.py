@@ -23,7 +23,10 @@ def stamped(values: Mapping[str, float], update: int, time_ms: int) -> list[Metr
 
 
 def final_metrics(outcome: Outcome) -> dict[str, float]:
-    """What is known only at the end: the objective, and the error at each length with its Wilson 95 % interval."""
+    """What is known only at the end: the objective, and the error at each length with its Wilson 95 % interval.
+
+    ``error/confirmed`` is the error at the longest solved length on sequences that nothing was chosen by.
+    """
     values = {
         "dependency_length": float(outcome.dependency_length),
         "objective": outcome.value,
@@ -31,13 +34,12 @@ def final_metrics(outcome: Outcome) -> dict[str, float]:
         "diverged": float(outcome.diverged),
         "n_updates": float(outcome.n_updates),
     }
-    for rung in outcome.rungs:
+    rungs = {str(rung.length): rung for rung in outcome.rungs}
+    if outcome.confirmed is not None:
+        rungs["confirmed"] = outcome.confirmed
+    for name, rung in rungs.items():
         low, high = rung.interval
-        values |= {
-            f"error/{rung.length}": rung.error,
-            f"error/{rung.length}/low": low,
-            f"error/{rung.length}/high": high,
-        }
+        values |= {f"error/{name}": rung.error, f"error/{name}/low": low, f"error/{name}/high": high}
     return values
 
 

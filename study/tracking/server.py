@@ -23,6 +23,9 @@ TRIAL, STUDY, MODEL = "longlag.trial", "longlag.study", "longlag.model"
 WEIGHTS = "weights.safetensors"
 """Name of the artifact that holds a trial's weights."""
 
+SCHEMES = ("http", "https", "postgresql", "mysql", "mssql", "sqlite", "databricks")
+"""What a tracking address may begin with."""
+
 CHECK_S = 5.0
 """Seconds within which a tracking server must answer before a study starts."""
 
@@ -105,8 +108,9 @@ def check_tracking(uri: str) -> None:
     if (file := database_file(uri)) is not None:
         _check_file(file)
         return
-    if "://" not in uri:
-        raise UserError(f"a tracking address must be a URL such as http://localhost:5000, but got {uri!r}")
+    if uri.partition("://")[0].partition("+")[0] not in SCHEMES:
+        known = ", ".join(SCHEMES)
+        raise UserError(f"a tracking address must be a URL that begins with {known}, but got {masked(uri, uri)!r}")
     import mlflow  # noqa: F401  (so that its two seconds are not counted)
 
     failures: list[str] = ["no answer"]
@@ -128,8 +132,12 @@ def check_tracking(uri: str) -> None:
 
 
 def _check_file(file: Path) -> None:
+    if not file.exists():
+        place = next(folder for folder in file.parents if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise UserError(f"the tracking database must be writable, but {file} cannot be made in {place}")
+        return
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab"), file.open("rb") as content:
             magic = content.read(16)
     except OSError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -41,7 +41,7 @@ class Bracket:
 
     At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
     member whose parameters are not finite, or that solves the whole ladder, leaves at once. Whoever leaves is measured
-    on ``n_final`` sequences that no decision was based on.
+    on ``n_final`` fresh sequences, which decide its objective, and at one length on as many more, which decide nothing.
 
     Source: Jamieson & Talwalkar 2016 (successive halving). Differs: one bracket, members may leave early.
     """
@@ -108,13 +108,10 @@ class Bracket:
             unpruned = at < training.n_updates and leaving[k] is Status.COMPLETE and not diverged[k]
             if unpruned and not self._solves_all(final[k]):
                 del leaving[k]
+        outcomes = {k: self._outcome(leaving[k], final[k], diverged[k], probes[k]) for k in sorted(leaving)}
         departures = [
-            Departure(
-                number=self.stack.members[k].number,
-                outcome=self._outcome(leaving[k], final[k], diverged[k], probes[k]),
-                weights=self.stack.member_weights(k),
-            )
-            for k in sorted(leaving)
+            Departure(number=self.stack.members[k].number, outcome=outcome, weights=self.stack.member_weights(k))
+            for k, outcome in self._confirmed(outcomes).items()
         ]
         self.stack.compact([k for k in alive if k not in leaving])
         return departures
@@ -149,6 +146,19 @@ class Bracket:
             error_flow=one.error_flow,
             metrics=one.metrics,
         )
+
+    def _confirmed(self, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
+        """The outcomes of members by index, each with its best rung measured again."""
+        lengths: dict[int, list[int]] = {}
+        for k, outcome in outcomes.items():
+            if outcome.best_rung is not None:
+                lengths.setdefault(outcome.best_rung.length, []).append(k)
+        purpose, n_sequences = f"confirmed/{self.stack.n_updates}", self.plan.training.n_final
+        again: dict[int, Rung] = {}
+        for length, indices in lengths.items():
+            measured = self.stack.evaluate(purpose, n_sequences, indices, (length,))
+            again |= {k: rung for k, (rung,) in zip(indices, measured, strict=True)}
+        return {k: replace(outcome, confirmed=again.get(k)) for k, outcome in outcomes.items()}
 
     def _value(self, rungs: Sequence[Rung]) -> float:
         shortest = self.plan.training.shortest

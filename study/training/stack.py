@@ -102,8 +102,10 @@ class Stack:
             for k in range(len(self.members))
         ]
 
-    def evaluate(self, purpose: str, n_sequences: int, indices: Sequence[int]) -> list[tuple[Rung, ...]]:
-        """Climb the ladder with the members at these indices, on sequences that the purpose names."""
+    def evaluate(
+        self, purpose: str, n_sequences: int, indices: Sequence[int], ladder: Sequence[int] | None = None
+    ) -> list[tuple[Rung, ...]]:
+        """Climb a ladder (default: the study's) with the members at these indices, on sequences named by a purpose."""
 
         def infer(climbing: Sequence[int], batch: Batch) -> Tensor:
             chosen = torch.tensor([indices[k] for k in climbing], device=self.flat.device)
@@ -115,7 +117,7 @@ class Stack:
             infer,
             len(indices),
             self.task,
-            ladder=self.plan.training.ladder,
+            ladder=ladder or self.plan.training.ladder,
             shortest=self.plan.training.shortest,
             n_sequences=n_sequences,
             draw=lambda length, n, part: self.feed.evaluation(purpose, length, n, part),

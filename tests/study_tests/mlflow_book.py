@@ -30,6 +30,7 @@ OUTCOME = Outcome(
         Rung(length=10, lag=8, n_failed=5, n_sequences=1000),
         Rung(length=20, lag=16, n_failed=300, n_sequences=1000),
     ),
+    confirmed=Rung(length=10, lag=8, n_failed=6, n_sequences=1000),
     error_flow=(1.0, 0.1, 0.0, math.inf),
     metrics={"gradient/horizon": 2.0},
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from study.outcome import Outcome, Status
+from study.outcome import Outcome, Rung, Status
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
 from study.training.bracket import Bracket, Departure
 from study.training.stack import Stack
@@ -107,9 +107,7 @@ def test_a_member_that_diverges_leaves_as_complete_with_what_it_measured_and_the
 def test_a_member_that_solves_the_ladder_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bracket = Bracket(plan(2, ladder=(6,), evaluate_every=5, rungs=()))
 
-    def perfect(purpose: str, n_sequences: int, indices: list[int]) -> list[tuple[object, ...]]:
-        from study.outcome import Rung
-
+    def perfect(purpose: str, n_sequences: int, indices: list[int], ladder: object = None) -> list[tuple[object, ...]]:
         number = [bracket.stack.members[k].number for k in indices]
         return [
             (Rung(length=6, lag=4, n_failed=0 if n == 11 else n_sequences, n_sequences=n_sequences),) for n in number
@@ -126,15 +124,37 @@ def test_a_member_that_solves_the_ladder_leaves_at_once(monkeypatch: pytest.Monk
 def test_a_member_that_solves_only_the_interim_sequences_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     bracket = Bracket(plan(1, ladder=(6,), evaluate_every=5, rungs=()))
 
-    def lucky(purpose: str, n_sequences: int, indices: list[int]) -> list[tuple[object, ...]]:
-        from study.outcome import Rung
-
+    def lucky(purpose: str, n_sequences: int, indices: list[int], ladder: object = None) -> list[tuple[object, ...]]:
         failed = 0 if purpose.startswith("interim") else n_sequences
         return [(Rung(length=6, lag=4, n_failed=failed, n_sequences=n_sequences),) for _ in indices]
 
     monkeypatch.setattr(bracket.stack, "evaluate", lucky)
     assert bracket.advance().departures == []
     assert not bracket.done
+
+
+def test_the_recorded_error_is_measured_on_sequences_that_nothing_was_chosen_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bracket = Bracket(plan(2, ladder=(6, 8), evaluate_every=5, rungs=()))
+    honest = bracket.stack.evaluate
+
+    def lucky(
+        purpose: str, n_sequences: int, indices: list[int], ladder: tuple[int, ...] | None = None
+    ) -> list[tuple[Rung, ...]]:
+        measured = honest(purpose, n_sequences, indices, ladder)
+        return measured if ladder else [tuple(replace(rung, n_failed=0) for rung in rungs) for rungs in measured]
+
+    monkeypatch.setattr(bracket.stack, "evaluate", lucky)
+    monkeypatch.setattr(bracket, "_solves_all", lambda rungs: True)
+    departures = bracket.advance().departures
+    assert len(departures) == 2
+    for one in departures:
+        confirmed = one.outcome.confirmed
+        assert confirmed is not None
+        assert (confirmed.length, confirmed.n_sequences) == (one.outcome.rungs[-1].length, 1000)
+        # Five updates teach nothing: of four classes, three are wrong.
+        assert confirmed.error > 0.5
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from study import cli
+from study.errors import UserError
+from study.exported import write_export
 from study.search.catalogue import Catalogue, StudyState
 from study.search.storage import open_storage
 from study.study_file import dump_spec, load_spec
@@ -83,6 +85,9 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "no value": (["ladder"], ["--set must be key=value", "'ladder'"]),
     "a value as a section": (["n_hidden.x=1"], ["n_hidden must be a section"]),
     "bad name": (["name='a b'"], ["name", "'a b'"]),
+    "a truth for a number": (["training.batch_size=true"], ["training.batch_size", "valid integer", "True"]),
+    "a word for a count": (["training.n_updates='3'"], ["training.n_updates", "valid integer", "'3'"]),
+    "a truth for a rate": (["space.learning_rate={low: 0.1, high: true}"], ["learning_rate.high", "number", "True"]),
     "seed below zero": (["seed=-1"], ["seed", "-1"]),
 }
 
@@ -110,6 +115,7 @@ def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, t
         ("name: x\nladder: [10]\nmodels: {a: {cell: gru}}", "the key task must be given"),
         ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
         ("", "must be a mapping"),
+        ("name: x\nname: y", "the key 'name' stands there twice"),
     ],
 )
 def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, text: str, saying: str) -> None:
@@ -121,6 +127,8 @@ def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, t
 def test_launch_refuses_a_file_that_is_not_text(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_bytes(b"\xff\xfe\x00")
     assert_refused(longlag("launch", "study.yaml"), "study.yaml")
+    (tmp_path / "folder").mkdir()
+    assert_refused(longlag("launch", "folder"), "study file folder cannot be read", "directory")
 
 
 def test_launch_refuses_a_storage_that_does_not_answer(
@@ -132,27 +140,33 @@ def test_launch_refuses_a_storage_that_does_not_answer(
     assert "secret" not in result[2]
     monkeypatch.setenv("LONGLAG_STORAGE", "no-such-thing")
     assert_refused(longlag("launch", "demo"), "the storage must be a URL like")
+    monkeypatch.setenv("LONGLAG_STORAGE", "sqlite:////nowhere/at/all.db")
+    assert_refused(longlag("launch", "demo"), "the storage sqlite:////nowhere/at/all.db does not answer")
+    assert not Path("/nowhere").exists()
 
 
 def test_launch_refuses_a_tracking_server_that_does_not_answer(
-    longlag: Call, free_port: int, monkeypatch: pytest.MonkeyPatch
+    longlag: Call, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"http://127.0.0.1:{free_port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert_refused(longlag("launch", "demo"), "the tracking server must answer", uri, "Connection refused")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert longlag("list")[1] == "no studies yet\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://me:secret@x")
+    assert_refused(longlag("launch", "demo"), "must be a URL that begins with http", "'gopher://me:***@x'")
+    assert not list((tmp_path / ".longlag").iterdir())
 
 
-def test_launch_refuses_a_cluster_that_is_not_there(longlag: Call, free_port: int) -> None:
+def test_launch_refuses_a_cluster_that_is_not_there(longlag: Call, tmp_path: Path, free_port: int) -> None:
     assert_refused(longlag("launch", "demo", "--address", f"127.0.0.1:{free_port}"), "there is no Ray cluster at")
     assert_refused(longlag("launch", "demo", "--address", "head"), "must be host:port", "'head'")
+    assert not list((tmp_path / ".longlag").iterdir())
     assert longlag("list")[1] == "no studies yet\n"
 
 
 def test_launch_refuses_a_home_that_cannot_be_written(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_refused(longlag("--home", "file/home", "launch", "demo"), "the data directory must be writable")
+    assert_refused(longlag("--home", "file", "list"), "the data directory must be a directory")
 
 
 def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> None:
@@ -162,15 +176,19 @@ def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> No
     assert_refused(longlag("resume", "x"), "there must be a study first")
     assert_refused(longlag("ui"), "the UI needs a data directory")
     assert_refused(longlag("evaluate", "nowhere"), "an exported trial is needed", "nowhere/study.yaml")
+    assert_refused(longlag("best", "--task", "adding2"), "unknown task 'adding2'", "did you mean 'adding'")
     assert not list(tmp_path.iterdir())
 
 
 def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
     spec = load_spec("demo")
+    (tmp_path / ".longlag").mkdir()
     catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
     catalogue.create("demo", specification=dump_spec(spec), device="cpu")
     assert_refused(longlag("launch", "demo", "--trials", "3"), "'demo' exists with another", "--name")
-    assert_refused(longlag("best", "demo"), "need one that has ended", "'demo'")
+    assert_refused(longlag("best", "demo"), "need one that has ended", "study demo")
+    assert_refused(longlag("best", "--model", "lstn"), "unknown model 'lstn'", "did you mean 'lstm'")
+    assert_refused(longlag("best", "--min-length", "9", "--task", "adding"), "none with task adding, a length of")
     assert_refused(longlag("status", "dem"), "unknown study 'dem'", "did you mean 'demo'")
     assert_refused(longlag("show", "demo", "7"), "MODEL/NUMBER", "tanh_elman", "'7'")
     assert_refused(longlag("show", "demo", "lstn/7"), "MODEL/NUMBER", "'lstn/7'")
@@ -182,8 +200,26 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert "no trial has ended" in printed
 
 
+def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spec = load_spec("demo")
+    for folder in ("file", "file/below", "/proc/nowhere"):
+        with pytest.raises(UserError, match=r"^the folder to export to must be (new or empty|writable), but .* is not"):
+            write_export(Path(folder), spec, {}, lambda part: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_evaluate_refuses_what_is_no_export(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "study.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_refused(longlag("evaluate", "x"), "must be text in UTF-8")
+    write_export(tmp_path / "y", load_spec("demo"), {}, lambda part: (part / "weights.safetensors").write_text("no"))
+    assert_refused(longlag("evaluate", "y"), "must be a safetensors file")
+
+
 def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_path: Path, free_port: int) -> None:
     home = tmp_path / ".longlag"
+    (tmp_path / ".longlag").mkdir()
     catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
     catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
     catalogue.release("demo", catalogue.acquire("demo"), StudyState.DONE)
@@ -220,9 +256,7 @@ def test_help_answers(longlag: Call, words: list[str]) -> None:
     ],
 )
 def test_wrong_words_are_refused(longlag: Call, words: list[str], saying: str) -> None:
-    code, printed, sentence = longlag(*words)
-    assert code == 2
-    assert saying in printed + sentence
+    assert_refused(longlag(*words), saying)
 
 
 @pytest.mark.parametrize("words", [["models"], ["tasks"], ["presets"]])

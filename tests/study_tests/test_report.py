@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,7 +15,7 @@ from study.errors import UserError
 from study.outcome import Outcome, Rung, Status, TrialKey, failed_outcome
 from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
-from study.report import answers, flat, row
+from study.report import answers, csv_text, flat, row
 from study.study_file import load_spec
 
 MODELS = ["tanh_elman", "lstm"]
@@ -36,6 +38,7 @@ def record(
             diverged=False,
             n_updates=100,
             rungs=rungs[: 2 if length else 1],
+            confirmed=replace(rungs[0], n_failed=2 if length else 410),
             metrics=metrics,
         )
     return TrialRecord(
@@ -104,10 +107,10 @@ def test_rows_are_plain_json_without_non_finite_numbers() -> None:
     assert complete["error"] == {
         "length": 10,
         "lag": 8,
-        "n_failed": 0,
+        "n_failed": 2,
         "n_sequences": 1000,
-        "error": 0.0,
-        "interval": [0.0, pytest.approx(0.00383, abs=1e-5)],
+        "error": 0.002,
+        "interval": [pytest.approx(0.00055, abs=1e-5), pytest.approx(0.00726, abs=1e-5)],
         "solved": True,
     }
     assert complete["metrics"] == {"gradient/decay_rate": -0.1, "gradient/half_life": "inf"}
@@ -117,8 +120,19 @@ def test_rows_are_plain_json_without_non_finite_numbers() -> None:
 def test_flat_joins_names_and_leaves_the_ladder_out() -> None:
     columns = flat(row(RECORDS[0], "temporal_order", "elman_tanh"))
     assert columns["parameters.learning_rate"] == 0.1
-    assert columns["error.error"] == 0.0
+    assert (columns["error.error"], columns["error.solved"]) == (0.002, True)
+    assert (columns["error.low"], columns["error.high"]) == pytest.approx((0.00055, 0.00726), abs=1e-5)
     assert not [name for name, value in columns.items() if isinstance(value, list | dict)]
+
+
+def test_csv_has_the_same_columns_whichever_trial_comes_first() -> None:
+    rows = [row(one, "temporal_order", "elman_tanh") for one in RECORDS]
+    there, back = csv_text(rows).splitlines(), csv_text(rows[::-1]).splitlines()
+    assert there[0] == back[0]
+    assert sorted(there[1:]) == sorted(back[1:])
+    read = list(csv.DictReader(there))
+    assert [line["number"] for line in read] == ["0", "1", "2", "3", "4", "5", "0"]
+    assert (read[0]["error.low"], read[5]["error.low"]) == (str(rows[0]["error"]["interval"][0]), "")  # type: ignore[index, call-overload]
 
 
 def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -> None:
@@ -134,6 +148,7 @@ def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -
         console.print(rows_table([row(one, "temporal_order", "lstm") for one in RECORDS]))
     shown = captured.get()
     assert "no trial has ended" in shown
-    assert "0.00 (0.00 to 0.38)" in shown
+    assert "0.20 (0.05 to 0.73)" in shown
+    assert "10 unsolved" in shown
     assert "no decay" in shown
     assert "learning_rate=0.1" in shown

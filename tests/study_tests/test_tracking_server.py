@@ -73,7 +73,7 @@ def test_check_tracking_refuses_a_folder_that_cannot_be_made(tmp_path: Path) -> 
 
 
 def test_check_tracking_refuses_an_address_without_scheme() -> None:
-    with pytest.raises(UserError, match="a tracking address must be a URL such as"):
+    with pytest.raises(UserError, match="a tracking address must be a URL that begins with"):
         check_tracking("mlruns")
 
 

@@ -64,6 +64,7 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
             "n_updates": 40.0,
             "error/10": 0.005,
             "error/20": 0.3,
+            "error/confirmed": 0.006,
             "error/20/low": low,
             "error/20/high": high,
             "best/loss": 0.1,

@@ -1,8 +1,10 @@
-"""Measuring an exported network again, on sequences that nobody has seen."""
+"""A trial in a folder: written by ``export``, run again by ``launch``, measured again by ``evaluate``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -13,11 +15,52 @@ from study.errors import UserError
 from study.hyperparameter import hyperparameters
 from study.outcome import Rung
 from study.plan import Choices, Interval, Member, StackPlan, StudyPlan
+from study.report import Json
+from study.spec import Spec
+from study.study_file import dump_spec, parse_spec, read_text
+from study.tracking.server import WEIGHTS
 from study.training.stack import Stack
 
+STUDY_FILE, OUTCOME = "study.yaml", "outcome.json"
+"""Names of the files beside the weights."""
 
-def load_weights(path: Path) -> Mapping[str, Tensor]:
-    """Parameters of one network by name; raises UserError if the file does not hold any."""
+
+def write_export(folder: Path, spec: Spec, described: Mapping[str, Json], fetch: Callable[[Path], object]) -> None:
+    """Make a folder of a trial, whole or not at all.
+
+    Args:
+        folder: new or empty.
+        spec: the study of this one trial.
+        described: the trial as data.
+        fetch: puts the weights into the folder that it is given.
+
+    Raises:
+        UserError: the folder has something in it, or cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"the folder to export to must be new or empty, but {folder} is not")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{spec.name}-", dir=folder.parent) as scratch:
+            unfinished = Path(scratch) / "export"
+            unfinished.mkdir()
+            fetch(unfinished)
+            (unfinished / STUDY_FILE).write_text(dump_spec(spec), encoding="utf-8")
+            (unfinished / OUTCOME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            unfinished.replace(folder)
+    except OSError as error:
+        raise UserError(f"the folder to export to must be writable, but {folder} is not: {error.strerror}") from None
+
+
+def read_export(folder: Path) -> tuple[StudyPlan, Mapping[str, Tensor]]:
+    """What ``evaluate`` takes; raises UserError if the folder is none that ``write_export`` made."""
+    file = folder / STUDY_FILE
+    if not file.is_file():
+        raise UserError(f"an exported trial is needed, but there is no {file}")
+    return parse_spec(read_text(file), source=str(file)).plan("cpu"), _load_weights(folder / WEIGHTS)
+
+
+def _load_weights(path: Path) -> Mapping[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -1,0 +1,119 @@
+"""The sections of a study file: what each key may hold. What must hold between them is the spec's business."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from study.errors import must, unknown_name
+from study.plan import Parameter
+from tasks import TASKS, Task
+
+MAX_LENGTH = 100_000
+"""Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
+
+Value = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH, strict=True)]
+Width = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+
+def _no_bool(value: object) -> object:
+    must(not isinstance(value, bool), "a number is needed", f"got {value!r}")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool)]
+"""Lax about words, because YAML reads 1e-3 as one; but ``true`` is no number."""
+
+
+class Section(BaseModel):
+    """Keys that are not known are refused, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSpec(Section):
+    """Which task, and the parameters of its variant."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+    def build(self) -> Task:
+        """The task itself; raises ValueError with a sentence if there is none such."""
+        if self.name not in TASKS:
+            raise ValueError(unknown_name("task", self.name, TASKS))
+        try:
+            return TASKS[self.name](**self.parameters)
+        except TypeError:
+            raise ValueError(
+                f"task {self.name} must get parameters that it has, but got {', '.join(self.parameters)}"
+            ) from None
+
+
+class RangeSpec(Section):
+    """An interval to search."""
+
+    low: Number
+    high: Number
+    log: Annotated[bool, Field(strict=True)] = False
+
+
+class ChoicesSpec(Section):
+    """A closed set to search."""
+
+    choices: Annotated[list[Value], Field(min_length=1)]
+
+
+def _kind(domain: object) -> str:
+    """What a domain was meant to be, so that a wrong one is judged by its own rules and not by all three kinds'."""
+    if isinstance(domain, RangeSpec | ChoicesSpec):
+        return type(domain).__name__
+    if isinstance(domain, dict):
+        return "ChoicesSpec" if "choices" in domain else "RangeSpec"
+    return "ValueSpec"
+
+
+DomainSpec = Annotated[
+    Annotated[RangeSpec, Tag("RangeSpec")]
+    | Annotated[ChoicesSpec, Tag("ChoicesSpec")]
+    | Annotated[Value, Tag("ValueSpec")],
+    Discriminator(_kind),
+]
+
+
+class TrainingSpec(Section):
+    """How every network is trained."""
+
+    n_updates: PositiveInt = 4000
+    batch_size: PositiveInt = 20
+    lengths: Length | Annotated[list[Length], Field(min_length=2, max_length=2)] = [10, 100]
+    batches: Literal["shared", "own"] = "shared"
+    report_every: PositiveInt = 500
+    evaluate_every: PositiveInt = 1000
+    n_interim: Annotated[int, Field(ge=100, strict=True)] = 1000
+    n_final: Annotated[int, Field(ge=1000, strict=True)] = 10_000
+
+
+class HalvingSpec(Section):
+    """When the worst members of a stack stop: after ``rungs`` updates the share ``keep`` goes on."""
+
+    rungs: list[PositiveInt] = []
+    keep: Annotated[Number, Field(gt=0, le=1)] = 0.5
+
+
+class SearchSpec(Section):
+    """How hyperparameters are chosen; ``n_trials`` for each model."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    n_trials: PositiveInt = 24
+    stack_size: PositiveInt | Literal["auto"] = "auto"
+    look_back: PositiveInt = 2
+    n_startup: PositiveInt = 10
