@@ -11,12 +11,15 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from study.errors import LonglagError, UserError
 
 PATIENCE_S = 120.0
 """How long a running study waits for a storage that has gone away, a restart of PostgreSQL included."""
+
+CREATION_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+"""Pauses while another process creates the tables of a new database at this very moment."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -36,14 +39,14 @@ def open_storage(url: str) -> BaseStorage:
             options = {"connect_args": {"timeout": 60}}
         else:
             options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
-        try:
-            return get_storage(RDBStorage(url, engine_kwargs=options))
-        except SQLAlchemyError as error:
-            # Another process is creating the tables of a new database at this very moment.
-            if "already exists" not in str(error):
-                raise
-            time.sleep(1.0)
-            return get_storage(RDBStorage(url, engine_kwargs=options))
+        for pause_s in CREATION_PAUSES_S:
+            try:
+                return get_storage(RDBStorage(url, engine_kwargs=options))
+            except SQLAlchemyError as error:
+                if not _is_being_created(error):
+                    raise
+            time.sleep(pause_s)
+        return get_storage(RDBStorage(url, engine_kwargs=options))
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "
@@ -68,6 +71,11 @@ def persist(call: Callable[[], T], *, patience_s: float = PATIENCE_S, pause_s: f
                 raise LonglagError(f"the storage has not answered for {patience_s:.0f} s: {_reason(error)}") from error
             _log.warning("the storage does not answer, trying again: %s", _reason(error))
             time.sleep(pause_s)
+
+
+def _is_being_created(error: SQLAlchemyError) -> bool:
+    """Whether two processes have got into each other's way over the tables or their version."""
+    return isinstance(error, IntegrityError) or any(word in str(error) for word in ("already exists", "is locked"))
 
 
 def _reason(error: BaseException) -> str:

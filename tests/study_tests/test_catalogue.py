@@ -63,8 +63,8 @@ def test_release_leaves_the_lease_of_another_alone(catalogue: Catalogue) -> None
 def test_beating_stops_the_study_whose_lease_is_lost(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.01)
     owner, stop = catalogue.acquire("demo"), threading.Event()
+    take_over(catalogue, owner)
     with pytest.raises(LonglagError, match="taken over by another process"), beating(catalogue, "demo", owner, stop):
-        take_over(catalogue, owner)
         assert stop.wait(10)
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from study.errors import LonglagError, UserError
 from study.outcome import Outcome, Status, failed_outcome
 from study.plan import Choices, Domain, Interval, ModelPlan, SearchPlan
 from study.record import TrialRecord
+from study.search import storage as storage_module
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage, persist
 
@@ -199,6 +201,27 @@ def test_open_storage_refuses_in_one_sentence_without_the_password(bad: str) -> 
         open_storage(bad)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_open_storage_waits_while_another_process_creates_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    in_the_way = [
+        IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed: alembic_version.version_num")),
+        OperationalError("CREATE TABLE", {}, Exception("table studies already exists")),
+    ]
+    real = storage_module.RDBStorage
+
+    def contended(*args: object, **options: object) -> BaseStorage:
+        if in_the_way:
+            raise in_the_way.pop()
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage_module, "RDBStorage", contended)
+    monkeypatch.setattr(storage_module, "CREATION_PAUSES_S", (0.0, 0.0))
+    assert open_storage(f"sqlite:///{tmp_path / 'search.db'}").get_all_studies() == []
 
 
 def test_persist_rides_out_an_outage_and_gives_up_after_its_patience() -> None:

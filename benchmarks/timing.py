@@ -1,0 +1,50 @@
+"""Fair timing: two things in turn, in one run, compared by their medians."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+MIN_PAIRS, MAX_PAIRS = 3, 40
+"""How often each of two things is timed at least, and at most."""
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], budget_s: float) -> tuple[float, float]:
+    """Median seconds of each, timed in turn (A B A B) after one call of each that is not counted.
+
+    Args:
+        first: A.
+        second: B.
+        budget_s: seconds after which no further pair begins, once there are three.
+    """
+    first()
+    second()
+    times: tuple[list[float], list[float]] = ([], [])
+    began = time.perf_counter()
+    while len(times[0]) < MIN_PAIRS or (time.perf_counter() - began < budget_s and len(times[0]) < MAX_PAIRS):
+        for call, taken in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def machine() -> str:
+    """This machine in a line: processor, cores, vector instructions, versions."""
+    model, flags = "unknown processor", ""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            model = value.strip()
+        elif name.strip() == "flags":
+            flags = value
+    vectors = next((name for name in ("avx512f", "avx2", "sse2") if name in flags.split()), "no x86 vectors")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, {vectors}; {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
