@@ -5,11 +5,12 @@ ARGS ?=
 INSTALLED = .venv/requirements.stamp
 READY = .venv/ready.stamp
 
-.PHONY: help study test format clean
+.PHONY: help study test bench format clean
 
 help:
 	@echo 'make study    run the demo study; ARGS="--workers 1" passes options on'
 	@echo 'make test     check style and types, run the tests; ARGS="-k lstm" passes options to pytest'
+	@echo 'make bench    measure speed into benchmarks/RESULTS.md; ARGS="updates kernels" names sections'
 	@echo 'make format   put the code into the style that make test asks for'
 	@echo 'make clean    remove the environment and caches; studies (.longlag) stay'
 
@@ -22,6 +23,9 @@ test: $(READY)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/pytest $(ARGS)
+
+bench: $(READY)
+	.venv/bin/python -m benchmarks $(ARGS)
 
 format: $(READY)
 	.venv/bin/ruff check --fix

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.kernels import kernels
+from benchmarks.studies import growth, overhead, throughput
 from benchmarks.table import Section
 from benchmarks.timing import machine
 from benchmarks.updates import shapes, updates
@@ -14,13 +16,17 @@ from benchmarks.updates import shapes, updates
 SECTIONS: dict[str, Callable[[], Section]] = {
     "updates": updates,
     "shapes": shapes,
+    "kernels": kernels,
+    "throughput": throughput,
+    "overhead": overhead,
+    "growth": growth,
 }
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 HEAD = """# Benchmarks
 
-`make bench` measures all of it and writes this file; `make bench ARGS=SECTION` measures one section and leaves the rest.
+`make bench` measures all of it and writes this file; `make bench ARGS=SECTION` measures only one section.
 """
 
 

@@ -105,7 +105,7 @@ class FirstStart(tune.Callback):
         self.started_s = self.started_s or time.perf_counter()
 
 
-def main(cell: str, n_trials: int, n_updates: int, n_workers: int, reuse_actors: bool) -> None:
+def main(cell: str, n_trials: int, n_updates: int, n_workers: int, *, reuse_actors: bool) -> None:
     """Run the study and print what it took."""
     began = time.perf_counter()
     space = {
@@ -147,4 +147,5 @@ def main(cell: str, n_trials: int, n_updates: int, n_workers: int, reuse_actors:
 
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    main(sys.argv[1], *map(int, sys.argv[2:5]), reuse_actors=sys.argv[5] == "reuse")
+    trials, updates, workers = map(int, sys.argv[2:5])
+    main(sys.argv[1], trials, updates, workers, reuse_actors=sys.argv[5] == "reuse")

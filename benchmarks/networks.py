@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,10 @@ from models import FAST_CELLS
 from study.plan import TaskPlan
 from tasks import TASKS, Task
 
-MODULES: dict[str, type[nn.RNNBase]] = {"elman_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+MODULES: dict[str, Callable[..., nn.Module]] = {"elman_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 """torch's module for a cell; ``nn.RNN`` also does rectifiers."""
 
-LOOPED: dict[str, type[nn.RNNCellBase]] = {"elman_tanh": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
+LOOPED: dict[str, Callable[..., nn.Module]] = {"elman_tanh": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 """torch's single step of a cell."""
 
 P_KEEP = 0.8
@@ -62,11 +63,10 @@ class Loop(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The last state."""
-        state = None
+        state: Any = None
         for row in inputs:
             state = self.cell(row, state)
-        last: Tensor = state[0] if isinstance(state, tuple) else state
-        return last
+        return state[0] if isinstance(state, tuple) else state
 
 
 class FastLoop(nn.Module):

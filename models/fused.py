@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -18,6 +14,7 @@ from models.fast_elman import FastElman
 from models.gru import Gru
 from models.kernels.cpu import elman, fast_elman, gru, lstm
 from models.kernels.cpu.product import padded
+from models.kernels.cpu.threads import over_rows
 from models.lstm import Lstm
 
 KINDS = {"tanh": elman.TANH, "logistic": elman.LOGISTIC, "rectifier": elman.RECTIFIER}
@@ -102,13 +99,13 @@ class FusedElman(Fused):
     def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         states = torch.empty_like(drive[0])
         arrays = (drive[0], _rows(weights["recurrent"]), _mask(mask, states), states)
-        _spread(elman.forward, states, self._kind, *arrays)
+        over_rows(elman.forward, *_grid(states), self._kind, *arrays)
         return Tape(states=states, activations=states, saved=())
 
     def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta = torch.empty_like(tape.states)
         arrays = (tape.states, _rows(weights["recurrent"].mT), _mask(mask, delta), cotangent, delta)
-        _spread(elman.backward, delta, self._kind, *arrays)
+        over_rows(elman.backward, *_grid(delta), self._kind, *arrays)
         gradient = recurrent_gradient(tape.states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
 
@@ -120,13 +117,13 @@ class FusedLstm(Fused):
         gates = torch.empty_like(drive[0])
         states, cells, squashed = gates.new_empty(3, *gates.shape[:-1], gates.shape[-1] // 4)
         arrays = (drive[0], _rows(weights["recurrent"]), _mask(mask, states), states, gates, cells, squashed)
-        _spread(lstm.forward, states, *arrays)
+        over_rows(lstm.forward, *_grid(states), *arrays)
         return Tape(states=states, activations=gates, saved=(cells, squashed))
 
     def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta, carousel = torch.empty_like(tape.activations), torch.empty_like(tape.states)
         held = (tape.activations, *tape.saved, _rows(weights["recurrent"].mT), _mask(mask, delta))
-        _spread(lstm.backward, carousel, *held, cotangent, delta, carousel)
+        over_rows(lstm.backward, *_grid(carousel), *held, cotangent, delta, carousel)
         gradient = recurrent_gradient(tape.states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=carousel)
 
@@ -138,13 +135,13 @@ class FusedGru(Fused):
         gates = torch.empty_like(drive[0])
         states, reset = gates.new_empty(2, *gates.shape[:-1], gates.shape[-1] // 3)
         held = (drive[0], _rows(weights["recurrent"]), weights["recurrent_bias"].contiguous(), _mask(mask, states))
-        _spread(gru.forward, states, *held, states, gates, reset)
+        over_rows(gru.forward, *_grid(states), *held, states, gates, reset)
         return Tape(states=states, activations=gates, saved=(reset,))
 
     def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta, d_product = torch.empty_like(tape.activations), torch.empty_like(tape.activations)
         held = (tape.states, tape.activations, *tape.saved, _rows(weights["recurrent"].mT), _mask(mask, delta))
-        _spread(gru.backward, tape.states, *held, cotangent, delta, d_product)
+        over_rows(gru.backward, *_grid(tape.states), *held, cotangent, delta, d_product)
         n_hidden = tape.states.shape[-1]
         gradients = {
             "recurrent": recurrent_gradient(tape.states, mask, d_product),
@@ -165,7 +162,7 @@ class FusedFastElman(Fused):
         tape = drive[0].new_empty(4, *drive[0].shape)
         p_keep, matrix = _p_keep(weights["recurrent"], mask), weights["recurrent"]
         matrices = (_rows(p_keep * matrix), _rows(p_keep * matrix.square()), (1 - p_keep).flatten())
-        _spread(fast_elman.forward, tape[0], self._kind, *drive, *matrices, tape)
+        over_rows(fast_elman.forward, *_grid(tape[0]), self._kind, *drive, *matrices, tape)
         return Tape(states=tape[0], activations=tape[0], saved=(tape,))
 
     def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -173,39 +170,16 @@ class FusedFastElman(Fused):
         delta, epsilon = torch.empty_like(tape.states), torch.empty_like(tape.states)
         p_keep, matrix = _p_keep(weights["recurrent"], mask), weights["recurrent"]
         matrices = (_rows((p_keep * matrix).mT), _rows((p_keep * matrix.square()).mT), (1 - p_keep).flatten())
-        _spread(fast_elman.backward, delta, self._kind, held, *matrices, cotangent, delta, epsilon)
+        over_rows(fast_elman.backward, *_grid(delta), self._kind, held, *matrices, cotangent, delta, epsilon)
         through_mean = recurrent_gradient(tape.states, None, delta)
         through_variance = recurrent_gradient(held[3], None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
         return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
 
 
-def _spread(kernel: Callable[..., None], states: Tensor, *arguments: Tensor | int) -> None:
-    """Run a kernel on all members and all rows, in as many threads as torch uses."""
-    arrays = [one.numpy() if isinstance(one, Tensor) else one for one in arguments]
-    n_members, n_rows = states.shape[0], states.shape[2]
-    n_threads = min(torch.get_num_threads(), n_members * n_rows)
-    if n_threads == 1:
-        kernel(*arrays, 0, n_members, 0, n_rows)
-        return
-    work = [
-        _pool(n_threads).submit(kernel, *arrays, first, last, top, bottom)
-        for first, last in _parts(n_members, n_threads)
-        for top, bottom in _parts(n_rows, -(-n_threads // n_members))
-    ]
-    for one in work:
-        one.result()
-
-
-def _parts(n: int, n_parts: int) -> list[tuple[int, int]]:
-    """First and one past the last of ``n_parts`` parts of n things; fewer parts where there are fewer things."""
-    ends = [n * part // min(n, n_parts) for part in range(min(n, n_parts) + 1)]
-    return list(pairwise(ends))
-
-
-@cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="longlag-kernel")
+def _grid(states: Tensor) -> tuple[int, int]:
+    """Members and rows of ``[K, T, B, H]``."""
+    return states.shape[0], states.shape[2]
 
 
 def _rows(matrix: Tensor) -> Tensor:

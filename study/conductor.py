@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,10 +60,11 @@ class Departed:
 
 @dataclass(frozen=True, kw_only=True)
 class StackReport:
-    """What a worker tells of a stack: updates made since the last report, metrics by number, who has left."""
+    """What a worker tells of a stack: updates and seconds since the last report, metrics by number, who has left."""
 
     n_member_updates: int
     n_updates: int
+    seconds: Mapping[str, float]
     metrics: Mapping[int, Sequence[Metric]]
     departed: Sequence[Departed]
 
@@ -122,6 +123,7 @@ class Conductor:
         self._stacks: deque[StackPlan] = deque()
         self._running: dict[tuple[str, tuple[int, ...]], StackPlan] = {}
         self.progress: dict[str, ModelProgress] = {}
+        self.seconds: Counter[str] = Counter()
         self._courses: dict[str, _Course] = {}
         for model in plan.models:
             records = searches[model.name].records()
@@ -161,6 +163,7 @@ class Conductor:
         """Take in what a stack did; whatever was known already, because a worker began again, is left out."""
         course = self._courses[stack.model]
         self.progress[stack.model].n_member_updates += report.n_member_updates
+        self.seconds.update(report.seconds)
         for number, metrics in report.metrics.items():
             if number in course.outcomes or report.n_updates <= course.logged.get(number, 0):
                 continue

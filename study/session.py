@@ -281,7 +281,8 @@ class Session:
                     if catalogue.holds(spec.name, owner):
                         if not conductor.done:
                             conductor.interrupt()
-                        sink.close_study(status=str(state), outcomes=conductor.outcomes())
+                        seconds = {**conductor.seconds, "wall": time.monotonic() - watched.started_s}
+                        sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
                 finally:
                     sink.close(FLUSH_S)
                 for key, run_id in sink.run_ids().items():

@@ -53,13 +53,14 @@ class StackTrainable(tune.Trainable):
             report = StackReport(
                 n_updates=progress.n_updates,
                 n_member_updates=progress.n_member_updates,
+                seconds=progress.seconds,
                 metrics=progress.metrics,
                 departed=[self._drop(departure) for departure in progress.departures],
             )
         except Exception:  # noqa: BLE001
             outcome = failed_outcome(traceback.format_exc())
             departed = [Departed(number=m.number, outcome=outcome, weights=None) for m in self._plan.members]
-            report = StackReport(n_updates=0, n_member_updates=0, metrics={}, departed=departed)
+            report = StackReport(n_updates=0, n_member_updates=0, seconds={}, metrics={}, departed=departed)
             return {REPORT: report, DONE: True}
         due = time.monotonic() - self._saved_s > CHECKPOINT_S and not self._bracket.done
         return {REPORT: report, DONE: self._bracket.done, SHOULD_CHECKPOINT: due}

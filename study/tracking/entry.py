@@ -82,6 +82,7 @@ class StudyClosed:
     time_ms: int
     status: str
     answers: tuple[ModelAnswer, ...]
+    seconds: Mapping[str, float]
 
 
 Entry = StudyOpened | TrialOpened | MetricsLogged | TrialClosed | TrialInterrupted | StudyClosed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,11 @@ class Recorder:
 
     def _close_study(self, entry: StudyClosed) -> None:
         run_id = self._parent_id(entry.time_ms)
+        if entry.seconds:
+            # All that this thread has done so far is tracking.
+            spent = {f"seconds/{name}": value for name, value in entry.seconds.items()}
+            spent["seconds/tracking"] = time.thread_time()
+            self._log(run_id, stamped(spent, 0, entry.time_ms), {})
         if entry.answers:
             lengths = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
             self._log(run_id, stamped(lengths, 0, entry.time_ms), {})

@@ -111,15 +111,23 @@ class MlflowSink:
         """A trial is left for a later resumption; its run is killed until then."""
         self._append(TrialInterrupted(time_ms=_now_ms(), key=key))
 
-    def close_study(self, *, status: str, outcomes: Mapping[TrialKey, Outcome] | None = None) -> None:
+    def close_study(
+        self,
+        *,
+        status: str,
+        outcomes: Mapping[TrialKey, Outcome] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         """The study has ended, for now or for good.
 
         Args:
             status: ``done`` finishes the parent run, ``failed`` fails it, anything else kills it.
             outcomes: of all trials that have ended, in this process or an earlier one; the figure that answers who
                 learned how long a dependency is drawn from them. None are no figure.
+            seconds: what this process and its workers have spent their time on; metrics ``seconds/...`` of the study.
         """
-        self._append(StudyClosed(time_ms=_now_ms(), status=status, answers=model_answers(outcomes or {})))
+        answers = model_answers(outcomes or {})
+        self._append(StudyClosed(time_ms=_now_ms(), status=status, answers=answers, seconds=dict(seconds or {})))
 
     def run_ids(self) -> dict[TrialKey, str]:
         """The runs of the trials, as far as they are known yet."""

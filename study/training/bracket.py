@@ -27,11 +27,11 @@ class Departure:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What one call of ``Bracket.advance`` brought; metrics by trial number."""
+    """What one call of ``Bracket.advance`` brought: metrics by trial number, seconds by what they were spent on."""
 
     n_updates: int
     n_member_updates: int
-    training_s: float
+    seconds: dict[str, float]
     metrics: dict[int, list[Metric]]
     departures: list[Departure]
 
@@ -62,8 +62,9 @@ class Bracket:
         n_updates = self._next_stop() - self.stack.n_updates
         n_members = len(self.stack.members)
         intervals = self.stack.train(n_updates)
-        training_s = time.perf_counter() - started
+        trained = time.perf_counter()
         probes = self.stack.probe()
+        probed = time.perf_counter()
         metrics = {
             member.number: {"loss": interval.loss, **interval.metrics, **one.metrics}
             for member, interval, one in zip(self.stack.members, intervals, probes, strict=True)
@@ -73,7 +74,11 @@ class Bracket:
         return Progress(
             n_updates=at,
             n_member_updates=n_updates * n_members,
-            training_s=training_s,
+            seconds={
+                "training": trained - started,
+                "error_flow": probed - trained,
+                "evaluation": time.perf_counter() - probed,
+            },
             metrics={
                 number: [Metric(name=k, value=v, update=at, time_ms=now) for k, v in row.items() if not math.isnan(v)]
                 for number, row in metrics.items()

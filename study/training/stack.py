@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models import CELLS, FAST_CELLS
 from models.fused import fuse
+from models.kernels.cpu.rule import CLIP_NORM
 from models.network import Dropout, Keep, Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
@@ -79,15 +80,13 @@ class Stack:
         last: dict[str, Tensor] = {}
         for step in range(n_updates):
             loss, gradient = self._loss_and_gradient()
-            norm = gradient.norm(dim=1, keepdim=True)
-            n_clipped += (norm > self._clip_norm)[:, 0]
-            n_nonfinite += ~norm.isfinite()[:, 0]
-            loss_sum += loss
             before = self.flat.clone() if step == n_updates - 1 else None
+            self._rule_state, norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
+            n_clipped += norm > self._clip_norm
+            n_nonfinite += ~norm.isfinite()
+            loss_sum += loss
             if before is not None:
-                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm[:, 0]}
-            gradient *= (self._clip_norm / norm).clamp_(max=1)
-            self._rule_state = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
+                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm}
             self.n_updates += 1
             if before is not None:
                 moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
@@ -202,8 +201,8 @@ class Stack:
             self.weights[name] = self.flat[:, start:end].view(len(self.members), *shape)
             start = end
         every = [member.hyperparameters for member in self.members]
-        self._coefficients = coefficients(every, self.flat)
-        self._clip_norm = self.flat.new_tensor([h.clip_norm for h in every])[:, None]
+        self._coefficients = coefficients(every)
+        self._clip_norm = self._coefficients.table[:, CLIP_NORM].to(self.flat.device)
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(

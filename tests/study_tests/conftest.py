@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from study_tests.mlflow_book import sink_of
 
 from study.tracking import server, shipper
 from study.tracking.sink import MlflowSink, embedded_uri
+from study_tests.mlflow_book import sink_of
 
 
 @pytest.fixture(scope="module")

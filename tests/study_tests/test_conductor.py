@@ -121,6 +121,7 @@ def reports(stack: StackPlan, first: int = 0) -> Iterator[StackReport]:
     for part, members in list(enumerate((stack.members[:half], stack.members[half:])))[first:]:
         update = 5 * (part + 1)
         yield StackReport(
+            seconds={"training": 2.0},
             n_updates=update,
             n_member_updates=5 * len(stack.members),
             metrics={
@@ -219,6 +220,7 @@ def test_report_again_after_a_worker_began_again_changes_nothing(tmp_path: Path)
     assert log.updates[TrialKey(study="s", model=stack.model, number=last)] == [5, 10]
     assert one.progress[stack.model].n_settled == len(stack.members)
     assert one.progress[stack.model].n_running == 0
+    assert one.seconds["training"] == 6.0
 
 
 def test_fail_gives_up_only_who_had_not_left(tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from study.outcome import Status
+from study.search.catalogue import Catalogue, StudyState
+from study.search.storage import open_storage
+from study.tracking.server import connect, runs_of
 from study_tests.service_book import (
     DEADLINE_S,
     N_TRIALS,
@@ -29,11 +34,6 @@ from study_tests.service_book import (
     title,
     wait_until,
 )
-
-from study.outcome import Status
-from study.search.catalogue import Catalogue, StudyState
-from study.search.storage import open_storage
-from study.tracking.server import connect, runs_of
 
 
 @pytest.fixture(scope="module")

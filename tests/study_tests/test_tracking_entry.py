@@ -64,7 +64,13 @@ entries = st.one_of(
         figures=st.booleans(),
     ),
     st.builds(TrialInterrupted, time_ms=numbers, key=keys),
-    st.builds(StudyClosed, time_ms=numbers, status=texts, answers=st.lists(answers, max_size=3).map(tuple)),
+    st.builds(
+        StudyClosed,
+        time_ms=numbers,
+        status=texts,
+        answers=st.lists(answers, max_size=3).map(tuple),
+        seconds=st.dictionaries(texts, st.floats(0, 1e6), max_size=3),
+    ),
 )
 
 

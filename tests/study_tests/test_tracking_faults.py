@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+
+from study.errors import LonglagError
+from study.tracking import shipper
+from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import (
     FIRST,
     FLUSH_S,
@@ -26,10 +30,6 @@ from study_tests.mlflow_book import (
     tell_all,
     wait_until,
 )
-
-from study.errors import LonglagError
-from study.tracking import shipper
-from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 
 
 def _copied_spool(home: Path, act: Callable[[MlflowSink], None], monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
+from study.errors import LonglagError, UserError
+from study.outcome import Metric, Status, TrialKey, failed_outcome
+from study.tracking import server
+from study.tracking.sink import MlflowSink, download_weights, embedded_uri, find_run_ids
 from study_tests.mlflow_book import (
     FIRST,
     FLUSH_S,
@@ -25,11 +30,6 @@ from study_tests.mlflow_book import (
     tell_all,
     wait_until,
 )
-
-from study.errors import LonglagError, UserError
-from study.outcome import Metric, Status, TrialKey, failed_outcome
-from study.tracking import server
-from study.tracking.sink import MlflowSink, download_weights, embedded_uri, find_run_ids
 
 
 def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, home: Path) -> None:
@@ -96,14 +96,17 @@ def test_sink_keeps_artifacts_beside_an_embedded_database(sink: MlflowSink, home
 
 def test_sink_records_the_study_as_parent_run(sink: MlflowSink, client: MlflowClient) -> None:
     tell_all(sink, None)
-    sink.close_study(status="done", outcomes={FIRST: OUTCOME, SECOND: replace(OUTCOME, dependency_length=16)})
+    outcomes = {FIRST: OUTCOME, SECOND: replace(OUTCOME, dependency_length=16)}
+    sink.close_study(status="done", outcomes=outcomes, seconds={"training": 3.5})
     assert sink.close(FLUSH_S) == 0
     (parent,) = [run for run in runs_of_study(client) if "mlflow.parentRunId" not in run.data.tags]
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name == "demo"
     assert parent.data.tags["longlag.status"] == "done"
     assert parent.data.params == {"task": "adding"}
-    assert parent.data.metrics == {"dependency_length/lstm": 16.0}
+    metrics = parent.data.metrics
+    assert 0 < metrics.pop("seconds/tracking") < FLUSH_S
+    assert metrics == {"dependency_length/lstm": 16.0, "seconds/training": 3.5}
     assert artifacts_of(client, parent) == {"answer.png", "study.yaml"}
     for key in (FIRST, SECOND):
         assert run_of_trial(client, key).data.tags["mlflow.parentRunId"] == parent.info.run_id

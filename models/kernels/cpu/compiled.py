@@ -6,28 +6,33 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import njit
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None] | None = None, *, reassociate: bool = False) -> Any:
     """A function of arrays and numbers as machine code, which runs without holding Python's lock.
 
-    Multiplications and additions may be contracted; beside that every operation is IEEE's, non-finite numbers included.
-    The code is kept in the user's cache folder. Numba looks only at a function's own file to see whether its code is
-    stale, so that the folder is named by the content of all files here.
+    Multiplications and additions may be contracted, and sums be taken in another order if ``reassociate`` is set;
+    beside that every operation is IEEE's, non-finite numbers included. The code is kept in the user's cache folder.
+    Numba looks only at a function's own file to see whether its code is stale, so that the folder is named by the
+    content of all files here.
     """
-    dispatcher = njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    if function is None:
+        return partial(compiled, reassociate=reassociate)
+    fastmath = {"contract", "reassoc"} if reassociate else {"contract"}
+    dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = _FOLDER
     try:
         dispatcher.enable_caching()
     finally:
         numba.config.CACHE_DIR = before
-    kernel: Callable[..., None] = dispatcher
-    return kernel
+    return dispatcher
 
 
 def _cache_folder() -> str:

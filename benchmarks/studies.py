@@ -1,0 +1,171 @@
+"""Whole studies: trials per hour beside the idiomatic stack, where the time goes, and what growth costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from benchmarks.table import Section
+from study.tracking.server import connect, runs_of
+
+N_UPDATES, N_WORKERS = 2000, 2
+N_OURS, N_THEIRS = 64, 12
+"""Trials of a study; theirs are fewer because their cost per trial does not depend on the number."""
+
+GROWTH = (64, 512, 2000)
+"""Numbers of short trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One study of ours: seconds of the whole command, what its parent run says, the driver's peak memory,
+    and the mean number of updates of a trial.
+    """
+
+    wall_s: float
+    seconds: dict[str, float]
+    peak_mib: float
+    n_updates: float
+
+
+def throughput() -> Section:
+    """Trials per hour of a whole study, ours with its start, theirs without."""
+    rows = []
+    for cell in ("elman_tanh", "lstm"):
+        ours = launch(_spec(cell, N_OURS, N_UPDATES), N_WORKERS)
+        our_rate = 3600 * N_OURS / ours.wall_s
+        rows.append(
+            (cell, "longlag", str(N_OURS), f"{ours.n_updates:.0f}", f"{ours.wall_s:.0f}", f"{our_rate:.0f}", "")
+        )
+        for label, option in (("Tune's defaults", "defaults"), ("reuse_actors", "reuse")):
+            theirs = idiomatic(cell, N_THEIRS, N_UPDATES, N_WORKERS, option)
+            rate = 3600 * theirs["n_trials"] / theirs["trials_s"]
+            took = f"{theirs['trials_s']:.0f}"
+            name, ratio = f"idiomatic, {label}", f"{our_rate / rate:.1f}"
+            rows.append((cell, name, str(N_THEIRS), str(N_UPDATES), took, f"{rate:.0f}", ratio))
+    return Section(
+        title="Trials per hour: temporal order, T = 100, 50 units, 20 sequences, 2,000 updates, two workers",
+        command="make bench ARGS=throughput",
+        columns=("cell", "study", "trials", "updates per trial", "seconds", "trials per hour", "ours is faster by"),
+        rows=rows,
+        notes="The idiomatic study is `benchmarks/idiomatic.py`: Ray Tune, OptunaSearch, MLflowLoggerCallback and "
+        "torch's modules, on the same task, sizes, updates, evaluations and cores. Its time runs from its first "
+        "trial's start, ours from the command's: a longer study of ours is faster still.",
+    )
+
+
+def overhead() -> Section:
+    """Where the worker seconds of a study go."""
+    rows = []
+    for cell in ("elman_tanh", "lstm"):
+        run = launch(_spec(cell, 4 * N_OURS, N_UPDATES), N_WORKERS)
+        whole = N_WORKERS * run.wall_s
+        spent = {name: run.seconds[name] / whole for name in ("training", "evaluation", "error_flow", "tracking")}
+        other = 1 - spent["training"] - spent["evaluation"] - spent["error_flow"]
+        shares = [*spent.values(), other]
+        rows.append((cell, str(4 * N_OURS), f"{run.wall_s:.0f}", *(f"{100 * share:.1f} %" for share in shares)))
+    return Section(
+        title="Where the time goes: shares of a study's wall time, two workers, 2,000 updates per trial",
+        command="make bench ARGS=overhead",
+        columns=(
+            "cell",
+            "trials",
+            "seconds",
+            "training",
+            "evaluation",
+            "error flow",
+            "tracking",
+            "neither of the first three",
+        ),
+        rows=rows,
+        notes="Wall time is that of the whole command: imports, Ray's start, the search, waiting and the end. Tracking "
+        "runs beside the workers, in a thread of the driver.",
+    )
+
+
+def growth() -> Section:
+    """Cost per trial and driver memory of ever larger studies of short trials."""
+    rows = []
+    for n_workers in (1, 2):
+        small: float | None = None
+        for n_trials in GROWTH:
+            run = launch(_spec("elman_tanh", n_trials, 100, n_hidden=16, length=20), n_workers)
+            cost = run.seconds["wall"] / n_trials
+            small = small or cost
+            columns = (f"{run.wall_s:.0f}", f"{cost:.3f}", f"{cost / small:.2f}", f"{run.peak_mib:.0f}")
+            rows.append((str(n_workers), str(n_trials), *columns))
+    return Section(
+        title="Growth: short trials (16 units, 100 updates of 20 steps)",
+        command="make bench ARGS=growth",
+        columns=("workers", "trials", "seconds", "seconds per trial", "times that of 64", "driver's peak MiB"),
+        rows=rows,
+        notes="Seconds per trial leave out the start of the process and of Ray.",
+    )
+
+
+def launch(spec: dict[str, object], n_workers: int) -> Run:
+    """Run a study of ours as a user does, in a new data directory."""
+    with tempfile.TemporaryDirectory(prefix="longlag-bench-") as folder:
+        file, home = Path(folder) / "bench.yaml", Path(folder) / "home"
+        file.write_text(yaml.safe_dump(spec), encoding="utf-8")
+        command = [sys.executable, "-m", "study.cli", "--home", str(home), "launch", str(file)]
+        began = time.perf_counter()
+        process = subprocess.Popen([*command, "--workers", str(n_workers)], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - began
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise RuntimeError(f"{' '.join(command)} must end well, but its exit status is {status}")
+        client = connect(f"sqlite:///{home / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("bench")
+        runs = runs_of(client, experiment.experiment_id)
+        made = [run.data.metrics["n_updates"] for run in runs if "mlflow.parentRunId" in run.data.tags]
+        (metrics,) = [run.data.metrics for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    seconds = {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("seconds/")}
+    return Run(wall_s=wall_s, seconds=seconds, peak_mib=_mib(usage), n_updates=sum(made) / len(made))
+
+
+def idiomatic(cell: str, n_trials: int, n_updates: int, n_workers: int, option: str) -> dict[str, float]:
+    """Run the idiomatic study in a process of its own; what it prints."""
+    words = [cell, *map(str, (n_trials, n_updates, n_workers)), option]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.idiomatic", *words], stdout=subprocess.PIPE, check=True, text=True
+    )
+    measured: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
+
+
+def _mib(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / 1024
+
+
+def _spec(cell: str, n_trials: int, n_updates: int, *, n_hidden: int = 50, length: int = 100) -> dict[str, object]:
+    return {
+        "name": "bench",
+        "task": {"name": "temporal_order"},
+        "ladder": [length],
+        "n_hidden": n_hidden,
+        "training": {
+            "n_updates": n_updates,
+            "lengths": length,
+            "report_every": min(500, n_updates),
+            "evaluate_every": min(500, n_updates),
+        },
+        "search": {"n_trials": n_trials, "stack_size": 8},
+        "models": {"net": {"cell": cell}},
+        "space": {
+            "init": "orthogonal",
+            "init_scale": {"low": 0.5, "high": 1.5, "log": True},
+            "learning_rate": {"low": 3e-4, "high": 0.3, "log": True},
+            "optimiser": {"choices": ["sgd", "nesterov", "rmsprop", "adam"]},
+            "dropout": "none",
+        },
+    }
