@@ -98,7 +98,7 @@ def _apply(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficien
     """The same as single operations on all members, for any device; returns the norm."""
     n, velocity, square = state.n_updates, state.velocity, state.square
     clip, rate, momentum, share, lookahead, decay, adaptive, corrected = rule.columns(weights)
-    norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True, dtype=torch.float64)
     gradient = gradient * (clip / norm).clamp_(max=1).to(weights.dtype)
     one = torch.ones_like(momentum)
     velocity.mul_(momentum).addcmul_(gradient, share)
