@@ -8,10 +8,10 @@ from enum import StrEnum
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import one_hot
 
 from models.cell import Cell, Drive, Flow, Tape, Weights
 from models.initial import INITIALISERS
+from models.projection import collect, is_code, project
 from models.unroll import unroll
 
 
@@ -172,7 +172,7 @@ class Network:
         by_matrix, by_bias = collect(inputs, mask, flow[0], self.n_in)
         if self.dropout is Dropout.FAST and keep is not None:
             p_keep = keep.inputs[:, None, None]
-            by_square, _ = collect(inputs if _is_code(inputs) else inputs.square(), None, flow[1], self.n_in)
+            by_square, _ = collect(inputs if is_code(inputs) else inputs.square(), None, flow[1], self.n_in)
             by_matrix = p_keep * torch.addcmul(by_matrix, (1 - p_keep) * weights["input"], by_square, value=2)
         return {"input": by_matrix, "bias": by_bias}
 
@@ -189,7 +189,7 @@ class Network:
         p_keep = keep.inputs[:, None, None]
         mean = project(inputs, p_keep * weights["input"], weights["bias"])
         # Var[z x] = p (1 - p) x^2: a dropped-out input is a Bernoulli variable times a constant.
-        squares = inputs if _is_code(inputs) else inputs.square()
+        squares = inputs if is_code(inputs) else inputs.square()
         variance = project(squares, p_keep * (1 - p_keep) * weights["input"].square(), None)
         return (mean, variance), keep.recurrent[:, None, None]
 
@@ -199,7 +199,7 @@ class Network:
         if keep is None:
             raise ValueError("dropout needs its rates, but got keep=None")
         mask = _mask(noise.inputs, keep.inputs)
-        if _is_code(inputs):
+        if is_code(inputs):
             drive = project(inputs, weights["input"], None) * mask + weights["bias"][:, None, None]
         else:
             drive = project(inputs * mask, weights["input"], weights["bias"])
@@ -209,73 +209,8 @@ class Network:
         return states @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
 
 
-def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """Input projection of a stack, ``[K, T, B, G*H]``.
-
-    Values ``[(K,) T, B, n_in]`` are multiplied by ``matrix`` ``[K, n_in, G*H]``; codes ``[(K,) T, B]`` select its rows,
-    which is the product with their one-hot vectors.
-    """
-    if _is_code(inputs):
-        table = matrix if bias is None else matrix + bias[:, None]
-        selected: Tensor = _Gather.apply(table, inputs)  # type: ignore[no-untyped-call]
-        return selected
-    product = inputs.to(matrix.dtype) @ matrix.unsqueeze(1)
-    return product if bias is None else product + bias[:, None, None]
-
-
-def collect(inputs: Tensor, mask: Tensor | None, flow: Tensor, n_in: int) -> tuple[Tensor, Tensor]:
-    """Gradients by matrix and bias of ``project``, as one product; for codes the bias is one more symbol, always there.
-
-    Args:
-        inputs: as in ``project``.
-        mask: of the inputs, ``[K, T, B, 1]`` for codes, ``[K, T, B, n_in]`` for values; or None.
-        flow: gradient by the projection, ``[K, T, B, G*H]``.
-        n_in: number of symbols or values.
-
-    Returns:
-        ``[K, n_in, G*H]`` and ``[K, G*H]``.
-    """
-    delta = flow.flatten(1, 2)
-    if _is_code(inputs):
-        rows = one_hot(inputs.flatten(-2), n_in).to(flow.dtype).mT
-        if mask is not None:
-            rows = rows * mask.flatten(1).unsqueeze(1)
-        rows = torch.cat((rows, torch.ones_like(rows[..., :1, :])), dim=-2)
-        both = rows @ delta
-        return both[:, :n_in], both[:, n_in]
-    values = (inputs.to(flow.dtype) if mask is None else inputs * mask).flatten(-3, -2)
-    return values.mT @ delta, delta.sum(1)
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of a stacked table by code; its gradient is one product with the one-hot matrix, not a scatter.
-
-    A scatter-add over T*B rows is serial and costs more than the recurrence itself at 50 units.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, table: Tensor, codes: Tensor) -> Tensor:
-        ctx.save_for_backward(codes)
-        ctx.n_in = table.shape[1]  # type: ignore[attr-defined]
-        shape = (table.shape[0], *codes.shape[-2:], table.shape[2])
-        if codes.ndim == 2:
-            return table.index_select(1, codes.flatten()).view(shape)
-        member = torch.arange(table.shape[0], device=codes.device)[:, None, None]
-        return table[member, codes]
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        (codes,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return collect(codes, None, gradient, ctx.n_in)[0], None  # type: ignore[attr-defined]
-
-
-def _is_code(inputs: Tensor) -> bool:
-    return not inputs.is_floating_point()
-
-
 def _time_axis(inputs: Tensor) -> int:
-    return inputs.ndim - (2 if _is_code(inputs) else 3)
+    return inputs.ndim - (2 if is_code(inputs) else 3)
 
 
 def _mask(uniform: Tensor, p_keep: Tensor) -> Tensor:

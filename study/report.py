@@ -97,7 +97,7 @@ def flat(described: Mapping[str, Json]) -> dict[str, Json]:
             columns |= {f"{name}.{inner}": held for inner, held in flat(value).items()}
         elif name == "interval" and isinstance(value, list):
             columns["low"], columns["high"] = value
-        elif not isinstance(value, list):
+        elif value is not None and not isinstance(value, list):
             columns[name] = value
     return columns
 

@@ -74,6 +74,14 @@ class TemporalOrder(Task):
         losses = cross_entropy(output.flatten(0, 2), targets.flatten(), reduction="none")
         return losses.view(n_members, -1).mean(1)
 
+    def loss_and_slope(self, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Task.loss_and_slope``, by the closed form ``softmax(output) - one-hot target``."""
+        targets = batch.targets.expand(output.shape[:-1]).unsqueeze(-1)
+        log_p = output.log_softmax(-1)
+        loss = -log_p.gather(-1, targets).mean((1, 2, 3))
+        slope = log_p.exp_().scatter_add_(-1, targets, -torch.ones_like(targets, dtype=output.dtype))
+        return loss, slope.div_(targets[0].numel())
+
     def failed(self, batch: Batch, output: Tensor) -> Tensor:
         """The class is not the one with the largest output: bool ``[K, B]``."""
         # argmax takes a NaN for the largest number, and could so hit the class.

@@ -51,7 +51,8 @@ def init_rule(weights: Tensor) -> RuleState:
 
 def coefficients(members: Sequence[Hyperparameters]) -> Coefficients:
     """The rows that the members' optimisers are."""
-    return Coefficients(table=torch.tensor([_row(member) for member in members], dtype=torch.float64))
+    rows = [_row(member) for member in members]
+    return Coefficients(table=torch.tensor(rows, dtype=torch.float64).view(-1, kernel.N_COEFFICIENTS))
 
 
 def _row(member: Hyperparameters) -> list[float]:

@@ -13,7 +13,8 @@ from torch.nn.functional import one_hot
 
 from models import CELLS, FAST_CELLS
 from models.cell import Cell
-from models.network import Dropout, Keep, Network, Noise, project
+from models.network import Dropout, Keep, Network, Noise
+from models.projection import project
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
 """Two orders of summation in float64: 1e-16 per operation, a few thousand of them."""

@@ -137,7 +137,7 @@ def test_csv_has_the_same_columns_whichever_trial_comes_first() -> None:
 
 def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -> None:
     plan = load_spec("demo").plan("cpu")
-    found = answers(plan, RECORDS)
+    found = answers(plan, [*RECORDS, record("rectifier_elman", 0, skill=0.25)])
     assert [answer.model for answer in found] == ["logistic_elman", "tanh_elman", "rectifier_elman", "lstm"]
     assert [answer.dependency_length for answer in found] == [0, 8, 0, 16]
     assert found[0].record is None

@@ -249,6 +249,22 @@ def test_members_share_targets_without_an_axis(task: Task) -> None:
     assert torch.equal(failed, task.failed(repeated, outputs))
 
 
+@every_task
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+def test_slope_is_the_gradient_of_the_loss(task: Task, own: bool) -> None:
+    batch = draw(task, 8, 30)
+    if own:
+        batch = Batch(inputs=batch.inputs, targets=torch.stack([batch.targets.roll(k, 1) for k in range(3)]))
+    outputs = torch.randn(3, batch.n_read, 8, task.n_out, generator=Generator().manual_seed(3), dtype=torch.float64)
+    # From almost nothing to a saturated answer.
+    outputs = (outputs * torch.tensor([1e-3, 1.0, 100.0])[:, None, None, None]).requires_grad_()
+    expected = task.loss(batch, outputs)
+    (gradient,) = torch.autograd.grad(expected.sum(), outputs)
+    loss, slope = task.loss_and_slope(batch, outputs.detach())
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(slope, gradient, rtol=1e-10, atol=1e-12)
+
+
 def each(of: Callable[[Batch, Tensor], Tensor], batches: list[Batch], outputs: Tensor) -> list[Tensor]:
     return [of(batch, outputs[k : k + 1]) for k, batch in enumerate(batches)]
 

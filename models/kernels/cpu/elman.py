@@ -31,16 +31,17 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
-    zero = drive.dtype.type(0)
     for k in range(first, last):
+        kept[:] = 0
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             source, source_at = values, at - stride
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
+            if t > 0 and masks.size > 0:
                 mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
-                    kept[x] = mask_t[x] * before[x] if t > 0 else zero
+                    kept[x] = mask_t[x] * before[x]
             product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):

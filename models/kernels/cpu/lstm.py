@@ -33,17 +33,17 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
-    zero = drive.dtype.type(0)
     for k in range(first, last):
-        before[:] = 0
+        before[:], kept[:] = 0, 0
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             source, source_at = values, at - stride
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
+            if t > 0 and masks.size > 0:
                 mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
-                    kept[x] = mask_t[x] * hidden[x] if t > 0 else zero
+                    kept[x] = mask_t[x] * hidden[x]
             product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             gate, drive_t = all_gates[4 * at : 4 * at + 4 * size], drives[4 * at : 4 * at + 4 * size]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]

@@ -17,8 +17,11 @@ _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
 """Width of the machine's vector registers; 16 is what every x86-64 and ARM core has."""
 
-BLOCK_ROWS, BLOCK_VECTORS = 4, 3
-"""Sums that a block of the product holds in registers: 12, with 3 for a row of the matrix and 1 for a state."""
+BLOCK_SUMS, BLOCK_VECTORS = 12, 3
+"""Sums that a block of the product holds in registers, beside up to 3 for a row of the matrix and 1 for a state.
+
+Fewer would wait for each other: a multiplication and addition takes four or five cycles, and two begin in each.
+"""
 
 
 def padded(width: int, item_bytes: int) -> int:
@@ -124,10 +127,12 @@ def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
         a, b, c = left_at, right_at + start * lanes, start * lanes
-        rows = n_rows
-        while rows > 0:
+        n_blocks = (n_rows * (end - start) + BLOCK_SUMS - 1) // BLOCK_SUMS
+        row = 0
+        for block in range(n_blocks):
+            rows = n_rows * (block + 1) // n_blocks - row
             if end - start == 3:
-                if rows >= 4:
+                if rows == 4:
                     _block(4, 3, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 3:
                     _block(3, 3, left, a, left_step, right, b, out, c, width, n)
@@ -136,7 +141,11 @@ def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
                 else:
                     _block(1, 3, left, a, left_step, right, b, out, c, width, n)
             elif end - start == 2:
-                if rows >= 4:
+                if rows == 6:
+                    _block(6, 2, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 5:
+                    _block(5, 2, left, a, left_step, right, b, out, c, width, n)
+                elif rows == 4:
                     _block(4, 2, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 3:
                     _block(3, 2, left, a, left_step, right, b, out, c, width, n)
@@ -144,15 +153,11 @@ def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
                     _block(2, 2, left, a, left_step, right, b, out, c, width, n)
                 else:
                     _block(1, 2, left, a, left_step, right, b, out, c, width, n)
-            elif rows >= 4:
-                _block(4, 1, left, a, left_step, right, b, out, c, width, n)
-            elif rows == 3:
-                _block(3, 1, left, a, left_step, right, b, out, c, width, n)
-            elif rows == 2:
-                _block(2, 1, left, a, left_step, right, b, out, c, width, n)
             else:
-                _block(1, 1, left, a, left_step, right, b, out, c, width, n)
-            rows -= BLOCK_ROWS
-            a += BLOCK_ROWS * left_step
-            c += BLOCK_ROWS * width
+                # Networks so narrow that a vector holds them: a row at a time.
+                for single in range(rows):
+                    _block(1, 1, left, a + single * left_step, left_step, right, b, out, c + single * width, width, n)
+            row += rows
+            a += rows * left_step
+            c += rows * width
         start = end
