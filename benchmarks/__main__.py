@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.gpu import gpu
 from benchmarks.kernels import kernels
 from benchmarks.studies import growth, overhead, throughput
 from benchmarks.table import Section
@@ -20,6 +21,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "throughput": throughput,
     "overhead": overhead,
     "growth": growth,
+    "gpu": gpu,
 }
 
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -92,11 +92,13 @@ class FastLoop(nn.Module):
         return state[0][0]
 
 
-def update_of(recurrence: nn.Module, task: Task, n_hidden: int, n_sequences: int, length: int) -> Callable[[], None]:
+def update_of(
+    recurrence: nn.Module, task: Task, n_hidden: int, n_sequences: int, length: int, *, device: str = "cpu"
+) -> Callable[[], None]:
     """One update of a network: fresh sequences, forward, backward, clipping, gradient descent."""
-    network = Classifier(recurrence, n_hidden, task.n_out)
+    network = Classifier(recurrence, n_hidden, task.n_out).to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(device).manual_seed(1)
 
     def update() -> None:
         batch = task.sample(generator, n_sequences, length)

@@ -1,4 +1,4 @@
-"""Cells whose passes through a sequence are compiled for the processor; everything else is the cell's own."""
+"""Cells whose passes through a sequence are compiled for the device; everything else is the cell's own."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from models.cell import Cell, Drive, Flow, State, Tape, Weights
 from models.elman import Elman, recurrent_gradient
 from models.fast_elman import FastElman
 from models.gru import Gru
-from models.kernels.cpu import elman, fast_elman, gru, lstm
-from models.kernels.cpu.product import padded
-from models.kernels.cpu.threads import over_rows
+from models.kernels.cpu import passes as cpu
+from models.kernels.interface import KINDS, Kernels
 from models.lstm import Lstm
-
-KINDS = {"tanh": elman.TANH, "logistic": elman.LOGISTIC, "rectifier": elman.RECTIFIER}
-"""Nonlinearities as the kernels number them."""
 
 
 def fuse(cell: Cell) -> Cell:
@@ -34,11 +29,22 @@ def fuse(cell: Cell) -> Cell:
     return cell
 
 
-class Fused(Cell):
-    """A cell around another one, whose recurrence it computes on the processor; elsewhere the other computes it.
+def kernels_for(device: torch.device) -> Kernels | None:
+    """The compiled passes of a kind of device, None where there are none."""
+    if device.type == "cpu":
+        return cpu
+    if device.type == "cuda":
+        from models.kernels.gpu import passes as gpu
 
-    Members and, where there are fewer of them than threads, rows of the batch are spread over ``torch``'s number of
-    threads; no result depends on it.
+        return gpu
+    return None
+
+
+class Fused(Cell):
+    """A cell around another one, whose recurrence compiled code computes; where there is none the other computes it.
+
+    On a processor members and, where there are fewer of them than threads, rows of the batch are spread over as many
+    threads as ``torch`` uses; no result depends on it.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -70,22 +76,26 @@ class Fused(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """See ``Cell.forward``."""
-        if drive[0].device.type != "cpu":
+        kernels = kernels_for(drive[0].device)
+        if kernels is None:
             return self.plain.forward(weights, drive, mask)
-        return self._forward(weights, tuple(part.contiguous() for part in drive), mask)
+        return self._forward(kernels, _held(weights), tuple(part.contiguous() for part in drive), _like(mask, drive[0]))
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """See ``Cell.backward``."""
-        if cotangent.device.type != "cpu":
+        kernels = kernels_for(cotangent.device)
+        if kernels is None:
             return self.plain.backward(weights, tape, mask, cotangent)
-        return self._backward(weights, tape, mask, cotangent.contiguous())
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous())
 
     @abstractmethod
-    def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape: ...
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape: ...
 
     @abstractmethod
-    def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow: ...
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor
+    ) -> Flow: ...
 
 
 class FusedElman(Fused):
@@ -96,16 +106,14 @@ class FusedElman(Fused):
         super().__init__(cell)
         self._kind = KINDS[cell.activation.name]
 
-    def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         states = torch.empty_like(drive[0])
-        arrays = (drive[0], _rows(weights["recurrent"]), _mask(mask, states), states)
-        over_rows(elman.forward, *_grid(states), self._kind, *arrays)
+        kernels.elman_forward(self._kind, drive[0], weights["recurrent"], mask, states)
         return Tape(states=states, activations=states, saved=())
 
-    def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta = torch.empty_like(tape.states)
-        arrays = (tape.states, _rows(weights["recurrent"].mT), _mask(mask, delta), cotangent, delta)
-        over_rows(elman.backward, *_grid(delta), self._kind, *arrays)
+        kernels.elman_backward(self._kind, tape.states, weights["recurrent"], mask, cotangent, delta)
         gradient = recurrent_gradient(tape.states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
 
@@ -113,17 +121,16 @@ class FusedElman(Fused):
 class FusedLstm(Fused):
     """``models.lstm.Lstm``, fused."""
 
-    def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         gates = torch.empty_like(drive[0])
         states, cells, squashed = gates.new_empty(3, *gates.shape[:-1], gates.shape[-1] // 4)
-        arrays = (drive[0], _rows(weights["recurrent"]), _mask(mask, states), states, gates, cells, squashed)
-        over_rows(lstm.forward, *_grid(states), *arrays)
+        kernels.lstm_forward(drive[0], weights["recurrent"], mask, states, gates, cells, squashed)
         return Tape(states=states, activations=gates, saved=(cells, squashed))
 
-    def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta, carousel = torch.empty_like(tape.activations), torch.empty_like(tape.states)
-        held = (tape.activations, *tape.saved, _rows(weights["recurrent"].mT), _mask(mask, delta))
-        over_rows(lstm.backward, *_grid(carousel), *held, cotangent, delta, carousel)
+        cells, squashed = tape.saved
+        kernels.lstm_backward(tape.activations, cells, squashed, weights["recurrent"], mask, cotangent, delta, carousel)
         gradient = recurrent_gradient(tape.states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=carousel)
 
@@ -131,17 +138,18 @@ class FusedLstm(Fused):
 class FusedGru(Fused):
     """``models.gru.Gru``, fused."""
 
-    def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         gates = torch.empty_like(drive[0])
         states, reset = gates.new_empty(2, *gates.shape[:-1], gates.shape[-1] // 3)
-        held = (drive[0], _rows(weights["recurrent"]), weights["recurrent_bias"].contiguous(), _mask(mask, states))
-        over_rows(gru.forward, *_grid(states), *held, states, gates, reset)
+        kernels.gru_forward(drive[0], weights["recurrent"], weights["recurrent_bias"], mask, states, gates, reset)
         return Tape(states=states, activations=gates, saved=(reset,))
 
-    def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         delta, d_product = torch.empty_like(tape.activations), torch.empty_like(tape.activations)
-        held = (tape.states, tape.activations, *tape.saved, _rows(weights["recurrent"].mT), _mask(mask, delta))
-        over_rows(gru.backward, *_grid(tape.states), *held, cotangent, delta, d_product)
+        (reset,) = tape.saved
+        kernels.gru_backward(
+            tape.states, tape.activations, reset, weights["recurrent"], mask, cotangent, delta, d_product
+        )
         n_hidden = tape.states.shape[-1]
         gradients = {
             "recurrent": recurrent_gradient(tape.states, mask, d_product),
@@ -158,37 +166,31 @@ class FusedFastElman(Fused):
         super().__init__(cell)
         self._kind = KINDS[cell.activation.name]
 
-    def _forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         tape = drive[0].new_empty(4, *drive[0].shape)
-        p_keep, matrix = _p_keep(weights["recurrent"], mask), weights["recurrent"]
-        matrices = (_rows(p_keep * matrix), _rows(p_keep * matrix.square()), (1 - p_keep).flatten())
-        over_rows(fast_elman.forward, *_grid(tape[0]), self._kind, *drive, *matrices, tape)
+        matrix, (mean, variance) = weights["recurrent"], drive
+        kernels.fast_elman_forward(self._kind, mean, variance, matrix, _p_keep(matrix, mask), tape)
         return Tape(states=tape[0], activations=tape[0], saved=(tape,))
 
-    def _backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         (held,) = tape.saved
         delta, epsilon = torch.empty_like(tape.states), torch.empty_like(tape.states)
-        p_keep, matrix = _p_keep(weights["recurrent"], mask), weights["recurrent"]
-        matrices = (_rows((p_keep * matrix).mT), _rows((p_keep * matrix.square()).mT), (1 - p_keep).flatten())
-        over_rows(fast_elman.backward, *_grid(delta), self._kind, held, *matrices, cotangent, delta, epsilon)
+        matrix = weights["recurrent"]
+        p_keep = _p_keep(matrix, mask)
+        kernels.fast_elman_backward(self._kind, held, matrix, p_keep, cotangent, delta, epsilon)
         through_mean = recurrent_gradient(tape.states, None, delta)
         through_variance = recurrent_gradient(held[3], None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
         return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
 
 
-def _grid(states: Tensor) -> tuple[int, int]:
-    """Members and rows of ``[K, T, B, H]``."""
-    return states.shape[0], states.shape[2]
+def _held(weights: Weights) -> Weights:
+    """The weights as the kernels need them: detached, without gaps."""
+    return {name: weight.detach().contiguous() for name, weight in weights.items()}
 
 
-def _rows(matrix: Tensor) -> Tensor:
-    """A matrix ``[K, N, M]`` whose rows are padded with zeros to whole vectors."""
-    return pad(matrix.detach(), (0, padded(matrix.shape[-1], matrix.element_size()) - matrix.shape[-1])).contiguous()
-
-
-def _mask(mask: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty(0, 0, 0, 0) if mask is None else mask.to(like.dtype).contiguous()
+def _like(mask: Tensor | None, other: Tensor) -> Tensor | None:
+    return None if mask is None else mask.to(other.dtype).contiguous()
 
 
 def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:

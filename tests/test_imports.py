@@ -18,7 +18,7 @@ MAX_LINES = 300
 
 MAY_IMPORT = {
     "tasks/*": {"tasks", "torch"},
-    "models/*": {"models", "torch", "llvmlite", "numba", "numpy"},
+    "models/*": {"models", "torch", "llvmlite", "numba", "numpy", "triton"},
     "study/training/*": {
         "study.training",
         "study.errors",
@@ -46,6 +46,7 @@ VENDORS = {
     "ray": ("study/execution/*",),
     "rich": ("study/cli*.py", "study/console.py"),
     "sqlalchemy": ("study/search/*",),
+    "triton": ("models/kernels/gpu/*",),
     "typer": ("study/cli*.py",),
     "yaml": ("study/study_file.py",),
 }

@@ -1,1 +1,1 @@
-"""Recurrences through whole sequences in one call, fused; each is tested against the cell it speeds up."""
+"""Recurrences through whole sequences in one call, fused; each is tested against the cell that it speeds up."""

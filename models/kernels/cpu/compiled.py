@@ -37,8 +37,9 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
 
 def _cache_folder() -> str:
     here = Path(__file__).parent
-    # The moment maps' constants become part of the code.
-    sources = [*sorted(here.glob("*.py")), here.parents[1] / "moment.py"]
+    # Constants of other files become part of the code.
+    sources = [*sorted(here.glob("*.py")), here.parent / "interface.py", here.parent / "fits.py"]
+    sources.append(here.parents[1] / "moment.py")
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag" / version

@@ -7,8 +7,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
 from models.kernels.cpu.product import product
-
-TANH, LOGISTIC, RECTIFIER = range(3)
+from models.kernels.interface import LOGISTIC, TANH
 
 
 @compiled

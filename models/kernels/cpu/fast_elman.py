@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.elman import LOGISTIC, TANH
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
 from models.kernels.cpu.product import product
+from models.kernels.interface import LOGISTIC, TANH
 from models.moment import FAR, NOISELESS
 
 _TANH_SHRINKAGE, _LOGISTIC_SHRINKAGE = math.pi / 2, math.pi / 8

@@ -9,6 +9,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from models.kernels.fits import UPPER_TAIL
+
 
 @intrinsic
 def _from_bits(typing_context, bits):
@@ -61,8 +63,7 @@ def rectifier(x: float) -> float:
 def upper_tail(r: float) -> float:
     """``1 - Phi(r)`` of the normal distribution for r >= 0; in float32 within 1e-5 of the value down to 1e-37.
 
-    ``e^(-r^2 / 2) t P(t) / 2``, ``t = 1 / (1 + z / 2)``, ``z = r / sqrt 2``; the coefficients are a fit of ours to
-    ``e^(z^2) erfc(z)`` with a largest relative error of 4.2e-8 before rounding.
+    See ``models.kernels.fits``.
     """
     raise NotImplementedError
 
@@ -156,15 +157,15 @@ def _upper_tail(r):
 
     def implementation(r):
         t = f32(1) / (f32(1) + r * f32(math.sqrt(0.125)))
-        y = f32(-0.05889056622)
-        y = y * t + f32(0.2837009721)
-        y = y * t + f32(-0.4853816981)
-        y = y * t + f32(0.2759759085)
-        y = y * t + f32(-0.02517616796)
-        y = y * t + f32(0.202069206)
-        y = y * t + f32(0.2432611627)
-        y = y * t + f32(0.2823534633)
-        y = y * t + f32(0.2820876775)
+        y = f32(UPPER_TAIL[0])
+        y = y * t + f32(UPPER_TAIL[1])
+        y = y * t + f32(UPPER_TAIL[2])
+        y = y * t + f32(UPPER_TAIL[3])
+        y = y * t + f32(UPPER_TAIL[4])
+        y = y * t + f32(UPPER_TAIL[5])
+        y = y * t + f32(UPPER_TAIL[6])
+        y = y * t + f32(UPPER_TAIL[7])
+        y = y * t + f32(UPPER_TAIL[8])
         return f32(0.5) * t * y * exp(f32(-0.5) * r * r)
 
     return implementation

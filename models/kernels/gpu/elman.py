@@ -1,0 +1,90 @@
+"""Elman's recurrence through a whole sequence, for a GPU."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from models.kernels.gpu.nonlinearity import function, slope
+from models.kernels.gpu.tile import dot, load, store, weights
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+def forward(
+    drive,
+    matrix,
+    mask,
+    states,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    KIND: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.elman_forward``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    matrix += k * HIDDEN * HIDDEN
+    kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
+    for t in range(n_steps):
+        at = (k * n_steps + t) * n_batch * HIDDEN
+        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        n_before = n_batch if t > 0 else 0
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            net = load(drive + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                hidden = load(states + at - n_batch * HIDDEN, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if MASKED:
+                    hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                net = dot(hidden, weights(kept, matrix, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS), net)
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, function(net, KIND))
+        # What some threads wrote others read at the next step.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
+def backward(
+    states,
+    matrix,
+    mask,
+    cotangent,
+    delta,
+    n_read,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    KIND: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.elman_backward``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    matrix += k * HIDDEN * HIDDEN
+    kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
+    stride = n_batch * HIDDEN
+    for step in range(n_steps):
+        at = (k * n_steps + n_steps - 1 - step) * stride
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            hidden = load(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            arriving = tl.full((ROWS, WIDTH), 0.0, hidden.dtype)
+            if step > 0:
+                for other in range(BLOCKS):
+                    inner = other * WIDTH + lanes
+                    later = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                    arriving = dot(later, weights(kept, matrix, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), arriving)
+                if MASKED:
+                    arriving *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            if step < n_read:
+                read_at = (k * n_read + n_read - 1 - step) * stride
+                arriving += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, arriving * slope(hidden, KIND))
+        tl.debug_barrier()

@@ -1,0 +1,170 @@
+"""Elman's recurrence of means and variances under fast dropout, for a GPU; formulas as in ``models.moment``."""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+
+from models.kernels.gpu.nonlinearity import function, slope, upper_tail
+from models.kernels.gpu.tile import dot, load, store, weights
+from models.kernels.interface import LOGISTIC, RECTIFIER, TANH
+from models.moment import FAR, NOISELESS
+
+_TANH, _RECTIFIER = tl.constexpr(TANH), tl.constexpr(RECTIFIER)
+_SHRINKAGE = tl.constexpr({TANH: math.pi / 2, LOGISTIC: math.pi / 8, RECTIFIER: 0.0})
+_DENSITY = tl.constexpr(1 / math.sqrt(2 * math.pi))
+_FAR, _NOISELESS = tl.constexpr(FAR), tl.constexpr(NOISELESS)
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+def forward(
+    drive_mean,
+    drive_variance,
+    matrix,
+    p_keep,
+    means,
+    mus,
+    s2s,
+    spreads,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    KIND: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.fast_elman_forward``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    matrix += k * HIDDEN * HIDDEN
+    kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
+    p = tl.load(p_keep + k)
+    stride = n_batch * HIDDEN
+    for t in range(n_steps):
+        at = (k * n_steps + t) * stride
+        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        n_before = n_batch if t > 0 else 0
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            mu = load(drive_mean + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            s2 = load(drive_variance + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                mean = load(means + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                spread = load(spreads + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                tile = weights(kept, matrix, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS)
+                mu = dot(mean, p * tile, mu)
+                s2 = dot(spread, p * tile * tile, s2)
+            mean, variance = moments(mu, s2, KIND)
+            store(means + at, rows, columns, n_batch, HIDDEN, HIDDEN, mean)
+            store(mus + at, rows, columns, n_batch, HIDDEN, HIDDEN, mu)
+            store(s2s + at, rows, columns, n_batch, HIDDEN, HIDDEN, s2)
+            store(spreads + at, rows, columns, n_batch, HIDDEN, HIDDEN, variance + (1.0 - p) * mean * mean)
+        # What some threads wrote others read at the next step.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
+def backward(
+    means,
+    mus,
+    s2s,
+    matrix,
+    p_keep,
+    cotangent,
+    delta,
+    epsilon,
+    n_read,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    KIND: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.fast_elman_backward``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    matrix += k * HIDDEN * HIDDEN
+    kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
+    p = tl.load(p_keep + k)
+    stride = n_batch * HIDDEN
+    for step in range(n_steps):
+        at = (k * n_steps + n_steps - 1 - step) * stride
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            mean = load(means + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_mean = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
+            d_variance = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
+            if step > 0:
+                for other in range(BLOCKS):
+                    inner = other * WIDTH + lanes
+                    d_mu = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                    d_s2 = load(epsilon + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                    tile = weights(kept, matrix, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS)
+                    d_mean = dot(d_mu, p * tile, d_mean)
+                    d_variance = dot(d_s2, p * tile * tile, d_variance)
+                d_mean += 2.0 * (1.0 - p) * mean * d_variance
+            if step < n_read:
+                read_at = (k * n_read + n_read - 1 - step) * stride
+                d_mean += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            mu = load(mus + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            s2 = load(s2s + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            mean_by_mu, mean_by_s2, variance_by_mu, variance_by_s2 = partials(mu, s2, mean, KIND)
+            d_mu = d_mean * mean_by_mu + d_variance * variance_by_mu
+            d_s2 = d_mean * mean_by_s2 + d_variance * variance_by_s2
+            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_mu)
+            store(epsilon + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_s2)
+        tl.debug_barrier()
+
+
+@triton.jit
+def moments(mu, s2, KIND: tl.constexpr):
+    """Mean and variance of a unit, see ``models.moment``."""
+    if KIND == _RECTIFIER:
+        s, density, above, below = normal(mu, s2)
+        mean = s * density + mu * above
+        mean = tl.where(mean < 0.0, 0.0, mean)
+        variance = s2 * above - mean * (s * density - mu * below)
+        return mean, tl.where(variance < 0.0, 0.0, variance)
+    else:
+        mean = function(mu / tl.sqrt(1.0 + _SHRINKAGE[KIND] * s2), KIND)
+        q = slope(mean, KIND)
+        return mean, q * (1.0 - 1.0 / tl.sqrt(1.0 + 2.0 * s2 * q))
+
+
+@triton.jit
+def partials(mu, s2, mean, KIND: tl.constexpr):
+    """Derivatives of a unit's mean by those of its net input, then of its variance, see ``models.moment``."""
+    if KIND == _RECTIFIER:
+        s, density, above, below = normal(mu, s2)
+        rate = density / s
+        return above, 0.5 * rate, 2.0 * mean * below, above - mean * rate
+    else:
+        middle: tl.constexpr = 0.0 if KIND == _TANH else 0.5
+        q = slope(mean, KIND)
+        wide = 1.0 + _SHRINKAGE[KIND] * s2
+        mean_by_mu = q / tl.sqrt(wide)
+        mean_by_s2 = -0.5 * _SHRINKAGE[KIND] * mu * mean_by_mu / wide
+        w = 1.0 / tl.sqrt(1.0 + 2.0 * s2 * q)
+        z = 2.0 * (middle - mean) * (1.0 - 0.5 * (w + w * w * w))
+        return mean_by_mu, mean_by_s2, z * mean_by_mu, q * q * w * w * w + z * mean_by_s2
+
+
+@triton.jit
+def normal(mu, s2):
+    """Standard deviation s, phi(r), Phi(r) and 1 - Phi(r) at r = mu / s, finite also without noise."""
+    quiet = s2 <= _NOISELESS
+    s = tl.sqrt(tl.where(quiet, 1.0, s2))
+    r = mu / s
+    r = tl.where(r > _FAR, _FAR, r)
+    r = tl.where(r < -_FAR, -_FAR, r)
+    r = tl.where(quiet, tl.where(mu > 0.0, _FAR, -_FAR), r)
+    tail = upper_tail(tl.abs(r))
+    above = tl.where(r > 0.0, 1.0 - tail, tail)
+    below = tl.where(r > 0.0, tail, 1.0 - tail)
+    return s, _DENSITY * tl.exp(-0.5 * r * r), above, below

@@ -1,0 +1,142 @@
+"""The gated recurrent unit through a whole sequence, for a GPU; blocks r, z, n as in ``models.gru``."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from models.kernels.gpu.nonlinearity import logistic, tanh
+from models.kernels.gpu.tile import dot, load, store, weights
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+def forward(
+    drive,
+    matrix,
+    bias,
+    mask,
+    states,
+    gates,
+    reset,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.gru_forward``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    GATES: tl.constexpr = 3 * HIDDEN
+    to_r = matrix + k * HIDDEN * GATES
+    to_z, to_q = to_r + HIDDEN, to_r + 2 * HIDDEN
+    kept_r = load(to_r, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    kept_z = load(to_z, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    kept_q = load(to_q, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    stride = n_batch * HIDDEN
+    for t in range(n_steps):
+        at = (k * n_steps + t) * stride
+        drive_t, gates_t = drive + 3 * at, gates + 3 * at
+        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        n_before = n_batch if t > 0 else 0
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            r = load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1)
+            z = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            n = load(drive_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            # All rows have the same bias: a row stride of zero.
+            q = load(bias + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
+            before = load(states + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if MASKED:
+                    hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                r = dot(hidden, weights(kept_r, to_r, inner, columns, HIDDEN, GATES, 1, BLOCKS), r)
+                z = dot(hidden, weights(kept_z, to_z, inner, columns, HIDDEN, GATES, 1, BLOCKS), z)
+                q = dot(hidden, weights(kept_q, to_q, inner, columns, HIDDEN, GATES, 1, BLOCKS), q)
+            r, z = logistic(r), logistic(z)
+            n = tanh(n + r * q)
+            store(gates_t, rows, columns, n_batch, HIDDEN, GATES, r)
+            store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, z)
+            store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, n)
+            store(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, q)
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, n + z * (before - n))
+        # What some threads wrote others read at the next step.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
+def backward(
+    states,
+    gates,
+    reset,
+    matrix,
+    mask,
+    cotangent,
+    delta,
+    d_product,
+    carried,
+    n_read,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.gru_backward``; ``carried`` ``[K, B, H]`` is room for ``z_t dE/dh_t``."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    GATES: tl.constexpr = 3 * HIDDEN
+    from_r = matrix + k * HIDDEN * GATES
+    from_z, from_q = from_r + HIDDEN, from_r + 2 * HIDDEN
+    kept_r = load(from_r, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+    kept_z = load(from_z, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+    kept_q = load(from_q, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+    stride = n_batch * HIDDEN
+    carried += k * stride
+    for step in range(n_steps):
+        t = n_steps - 1 - step
+        at = (k * n_steps + t) * stride
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            q = load(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.full((ROWS, WIDTH), 0.0, q.dtype)
+            if step > 0:
+                later = d_product + 3 * (at + stride)
+                for other in range(BLOCKS):
+                    inner = other * WIDTH + lanes
+                    d_r = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
+                    d_z = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
+                    d_q = load(later + 2 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
+                    d_hidden = dot(d_r, weights(kept_r, from_r, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                    d_hidden = dot(d_z, weights(kept_z, from_z, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                    d_hidden = dot(d_q, weights(kept_q, from_q, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                if MASKED:
+                    d_hidden *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+                d_hidden += load(carried, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            if step < n_read:
+                read_at = (k * n_read + n_read - 1 - step) * stride
+                d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            gates_t, delta_t, product_t = gates + 3 * at, delta + 3 * at, d_product + 3 * at
+            r = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
+            z = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            n = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            before = tl.full((ROWS, WIDTH), 0.0, q.dtype)
+            if t > 0:
+                before = load(states + at - stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            delta_n = d_hidden * (1.0 - z) * (1.0 - n * n)
+            delta_z = d_hidden * (before - n) * z * (1.0 - z)
+            delta_r = delta_n * q * r * (1.0 - r)
+            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, delta_r)
+            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_z)
+            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_n)
+            store(product_t, rows, columns, n_batch, HIDDEN, GATES, delta_r)
+            store(product_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_z)
+            store(product_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_n * r)
+            store(carried, rows, columns, n_batch, HIDDEN, HIDDEN, d_hidden * z)
+        tl.debug_barrier()

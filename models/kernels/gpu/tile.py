@@ -1,0 +1,35 @@
+"""Tiles: blocks of rows of the batch by units, read, written and multiplied by one program."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load(start, rows, columns, n_rows, n_columns, row_stride, column_stride):
+    """Elements ``start[row * row_stride + column * column_stride]``, zero outside of ``n_rows`` by ``n_columns``."""
+    inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
+    return tl.load(start + rows[:, None] * row_stride + columns[None, :] * column_stride, mask=inside, other=0.0)
+
+
+@triton.jit
+def store(start, rows, columns, n_rows, n_columns, row_stride, tile):
+    """The counterpart of ``load`` for columns side by side; nothing is written outside."""
+    inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
+    tl.store(start + rows[:, None] * row_stride + columns[None, :], tile, mask=inside)
+
+
+@triton.jit
+def weights(kept, start, inner, columns, size, inner_stride, column_stride, BLOCKS: tl.constexpr):
+    """The tile of a matrix for these rows and columns: ``kept`` where one block is all of it, else read again."""
+    if BLOCKS == 1:
+        return kept
+    else:
+        return load(start, inner, columns, size, size, inner_stride, column_stride)
+
+
+@triton.jit
+def dot(left, right, total):
+    """``total + left @ right`` on tensor cores; three products of half the digits each give single precision."""
+    return tl.dot(left, right, total, input_precision="tf32x3", out_dtype=total.dtype)

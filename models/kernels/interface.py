@@ -1,0 +1,122 @@
+"""What a device must offer for a fused cell: passes through whole sequences, the same for processors and GPUs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+TANH, LOGISTIC, RECTIFIER = range(3)
+
+KINDS = {"tanh": TANH, "logistic": LOGISTIC, "rectifier": RECTIFIER}
+"""Nonlinearities as the kernels number them."""
+
+
+class Kernels(Protocol):
+    """Passes through sequences ``[K, T, B, ...]`` of a stack; tensors are contiguous, in one precision, on one device.
+
+    ``kind`` numbers the nonlinearity f; ``matrix`` is the recurrent one, ``[K, H, G*H]``; ``mask`` m ``[K, T, B, H]``
+    or None multiplies the previous state; ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. The state before
+    the first step is zero. What the last arguments of a method are is said there: it writes all of them.
+    """
+
+    def elman_forward(self, kind: int, drive: Tensor, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
+        """``h_t = f(drive_t + (m_t h_{t-1}) W)``.
+
+        Writes h into ``states`` ``[K, T, B, H]``.
+        """
+
+    def elman_backward(
+        self, kind: int, states: Tensor, matrix: Tensor, mask: Tensor | None, cotangent: Tensor, delta: Tensor
+    ) -> None:
+        """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))``.
+
+        Writes ``delta`` ``[K, T, B, H]``.
+        """
+
+    def lstm_forward(
+        self,
+        drive: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        states: Tensor,
+        gates: Tensor,
+        cells: Tensor,
+        squashed: Tensor,
+    ) -> None:
+        """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)``.
+
+        Writes h, the values of i, f, g, o side by side ``[K, T, B, 4H]``, c and tanh(c).
+        """
+
+    def lstm_backward(
+        self,
+        gates: Tensor,
+        cells: Tensor,
+        squashed: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        delta: Tensor,
+        carousel: Tensor,
+    ) -> None:
+        """See ``models.lstm.Lstm.backward``.
+
+        Writes the error signals of the net inputs ``[K, T, B, 4H]`` and dE/dc ``[K, T, B, H]``.
+        """
+
+    def gru_forward(
+        self,
+        drive: Tensor,
+        matrix: Tensor,
+        bias: Tensor,
+        mask: Tensor | None,
+        states: Tensor,
+        gates: Tensor,
+        reset: Tensor,
+    ) -> None:
+        """``n_t = tanh(drive_n + r_t q_t)``, ``h_t = n_t + z_t (h_{t-1} - n_t)``, ``q_t = (m_t h_{t-1}) W_n + b_n``.
+
+        ``bias`` is b_n ``[K, H]``. Writes h, the values of r, z, n side by side ``[K, T, B, 3H]``, and q.
+        """
+
+    def gru_backward(
+        self,
+        states: Tensor,
+        gates: Tensor,
+        reset: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        delta: Tensor,
+        d_product: Tensor,
+    ) -> None:
+        """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
+
+        Writes the error signals of the net inputs and of ``h W``, delta_r, delta_z and r_t delta_n, both
+        ``[K, T, B, 3H]``.
+        """
+
+    def fast_elman_forward(
+        self, kind: int, drive_mean: Tensor, drive_variance: Tensor, matrix: Tensor, p_keep: Tensor, tape: Tensor
+    ) -> None:
+        """``(m_t, v_t)`` = moments of f(a) for ``a ~ N(mu_t, s2_t)``.
+
+        ``mu_t = drive_mean + p m_{t-1} W``, ``s2_t = drive_variance + p (v_{t-1} + (1 - p) m_{t-1}^2) (W * W)``;
+        ``p_keep`` is p, ``[K, 1, 1]``. Writes m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, ``[4, K, T, B, H]``.
+        """
+
+    def fast_elman_backward(
+        self,
+        kind: int,
+        tape: Tensor,
+        matrix: Tensor,
+        p_keep: Tensor,
+        cotangent: Tensor,
+        delta: Tensor,
+        epsilon: Tensor,
+    ) -> None:
+        """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
+
+        Writes delta = dE/dmu and epsilon = dE/ds2, both ``[K, T, B, H]``.
+        """

@@ -1,0 +1,89 @@
+"""Passes for GPUs against the plain cells: on a GPU where there is one, else step by step in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from models_tests.test_fused import Drawn, distance, draw, every_cell, passes
+
+from models import fused
+from models.cell import Cell
+from models.fused import fuse
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+CASES = [((1, 1, 1, 1), False), ((2, 4, 3, 5), True), ((1, 2, 17, 65), True), ((1, 3, 2, 140), False)]
+"""Members, length, rows and units, and whether masked: one and several tiles, with and without padding."""
+
+HOPPER = 90
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE.type == "cpu":
+            patch.setenv("TRITON_INTERPRET", "1")
+        from models.kernels.gpu import passes as gpu
+
+        patch.setattr(fused, "kernels_for", lambda device: gpu)
+        yield gpu
+
+
+def moved(drawn: Drawn) -> Drawn:
+    weights, drive, mask, cotangent = drawn
+    return (
+        {name: weight.to(DEVICE) for name, weight in weights.items()},
+        tuple(part.to(DEVICE) for part in drive),
+        None if mask is None else mask.to(DEVICE),
+        cotangent.to(DEVICE),
+    )
+
+
+@every_cell
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("sizes", "masked"), CASES, ids=str)
+def test_gpu_passes_are_the_plain_cells(cell: Cell, fast: bool, sizes: tuple[int, int, int, int], masked: bool) -> None:
+    drawn = moved(draw(cell, fast, sizes, scale=0.7, masked=masked, seed=7))
+    expected = passes(cell, drawn, torch.float64)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        for name, found in passes(fuse(cell), drawn, dtype).items():
+            assert distance(found, expected[name]) <= bound, (name, dtype)
+
+
+@every_cell
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("scale", [30.0, 1e30, math.nan, math.inf])
+def test_gpu_passes_are_finite_where_the_plain_cells_are(cell: Cell, fast: bool, scale: float) -> None:
+    drawn = moved(draw(cell, fast, (2, 6, 3, 10), scale=scale, masked=True, seed=1))
+    plain = passes(cell, drawn, torch.float32)
+    with np.errstate(all="ignore"):
+        found = passes(fuse(cell), drawn, torch.float32)
+    for name, values in found.items():
+        # Where a sum overflows hangs on the order of its terms; that a member's does, does not.
+        assert torch.equal(values.flatten(1).isfinite().all(1), plain[name].flatten(1).isfinite().all(1)), name
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Triton brings its assembler for x86-64 only")
+def test_gpu_passes_compile_for_a_hopper_without_leaving_its_registers() -> None:
+    script = Path(__file__).with_name("compile_for_gpu.py")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(HOPPER)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = json.loads(done.stdout)
+    assert len(compiled) == 24
+    for name, resources in compiled.items():
+        assert resources["spilled_bytes"] == 0, (name, resources)
+        assert resources["shared_bytes"] <= 227 * 1024, (name, resources)
