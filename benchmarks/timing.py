@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from models.kernels.available import vectors
+
 MIN_PAIRS, MAX_PAIRS = 3, 40
 """How often each of two things is timed at least, and at most."""
 
@@ -37,14 +39,8 @@ def paired(first: Callable[[], object], second: Callable[[], object], budget_s: 
 
 def machine() -> str:
     """This machine in a line: processor, cores, vector instructions, versions."""
-    model, flags = "unknown processor", ""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            model = value.strip()
-        elif name.strip() == "flags":
-            flags = value
-    vectors = next((name for name in ("avx512f", "avx2", "sse2") if name in flags.split()), "no x86 vectors")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {vectors}; {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model}, {cores} cores, {vectors()}; {gpu}; Python {platform.python_version()}, torch {torch.__version__}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -33,11 +35,17 @@ def kernels_for(device: torch.device) -> Kernels | None:
     """The compiled passes of a kind of device, None where there are none."""
     if device.type == "cpu":
         return cpu
-    if device.type == "cuda":
-        from models.kernels.gpu import passes as gpu
+    return _gpu_kernels() if device.type == "cuda" else None
 
-        return gpu
-    return None
+
+@cache
+def _gpu_kernels() -> Kernels | None:
+    try:
+        from models.kernels.gpu import passes as gpu
+    except ImportError:
+        warnings.warn("kernels for GPUs need triton, but it is not installed: training will be slower", stacklevel=3)
+        return None
+    return gpu
 
 
 class Fused(Cell):

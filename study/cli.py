@@ -256,12 +256,14 @@ def _session() -> Session:
 
 def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
+    from models.kernels.available import described
     from study.console import answer_table, watching
     from study.report import answers
     from study.search.catalogue import StudyState
 
     session, name = _session(), spec.name
-    out.print(f"study {name}: data in {session.settings.home}", soft_wrap=True)
+    where = described(spec.device) if address is None else f"cluster at {address}"
+    out.print(f"study {name}: data in {session.settings.home}; {where}", soft_wrap=True)
     state = session.launch(spec, n_workers=workers, address=address, watch=lambda watched: watching(out, watched))
     _, plan, records = session.study(name)
     out.print(answer_table(plan, answers(plan, records)))
