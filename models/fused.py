@@ -12,7 +12,7 @@ from torch import Tensor
 from models.cell import Cell, Drive, Flow, State, Tape, Weights
 from models.elman import Elman, recurrent_gradient
 from models.fast_elman import FastElman
-from models.gru import Gru
+from models.gru import Gru, recurrent_gradients
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
 from models.lstm import Lstm
@@ -153,16 +153,12 @@ class FusedGru(Fused):
         return Tape(states=states, activations=gates, saved=(reset,))
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        delta, d_product = torch.empty_like(tape.activations), torch.empty_like(tape.activations)
+        delta, d_reset = torch.empty_like(tape.activations), torch.empty_like(tape.states)
         (reset,) = tape.saved
         kernels.gru_backward(
-            tape.states, tape.activations, reset, weights["recurrent"], mask, cotangent, delta, d_product
+            tape.states, tape.activations, reset, weights["recurrent"], mask, cotangent, delta, d_reset
         )
-        n_hidden = tape.states.shape[-1]
-        gradients = {
-            "recurrent": recurrent_gradient(tape.states, mask, d_product),
-            "recurrent_bias": d_product[..., 2 * n_hidden :].sum((1, 2)),
-        }
+        gradients = recurrent_gradients(tape.states, mask, delta, d_reset)
         return Flow(net=delta, drive=(delta,), weights=gradients, carousel=None)
 
 

@@ -89,12 +89,11 @@ class Kernels(Protocol):
         mask: Tensor | None,
         cotangent: Tensor,
         delta: Tensor,
-        d_product: Tensor,
+        d_reset: Tensor,
     ) -> None:
         """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
 
-        Writes the error signals of the net inputs and of ``h W``, delta_r, delta_z and r_t delta_n, both
-        ``[K, T, B, 3H]``.
+        Writes the error signals of the net inputs ``[K, T, B, 3H]``, and r_t delta_n ``[K, T, B, H]``.
         """
 
     def fast_elman_forward(

@@ -166,5 +166,7 @@ def test_product_is_torchs(n_rows: int, width: int, dtype: torch.dtype) -> None:
     right[:, :width] = torch.randn(5, width, generator=generator, dtype=dtype)
     out = torch.full((n_rows, right.shape[1]), math.nan, dtype=dtype)
     arrays = (left.flatten().numpy(), 0, 5, right.flatten().numpy(), 0, out.view(-1).numpy())
-    product.product(*arrays, n_rows, 5, right.shape[1])
+    product.product(False, *arrays, n_rows, 5, right.shape[1])
     torch.testing.assert_close(out, left @ right)
+    product.product(True, *arrays, n_rows, 5, right.shape[1])
+    torch.testing.assert_close(out, 2 * left @ right)

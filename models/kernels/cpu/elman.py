@@ -41,7 +41,7 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
                 mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
                 row, net_row = now[r * n_hidden : (r + 1) * n_hidden], net[r * width : r * width + n_hidden]
@@ -90,7 +90,9 @@ def backward(kind, states, transposed, mask, cotangent, delta, first, last, top,
             if t == n_steps - 1:
                 now[:] = 0
             else:
-                product(deltas, at + stride, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+                product(
+                    False, deltas, at + stride, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width
+                )
                 for r in range(n_rows):
                     now[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:

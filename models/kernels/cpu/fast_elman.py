@@ -49,8 +49,19 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             matrix, before = k * n_hidden * width, at - stride if t > 0 else 0
-            product(means if t > 0 else start, before, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
-            product(spreads if t > 0 else start, before, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
+            product(False, means if t > 0 else start, before, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
+            product(
+                False,
+                spreads if t > 0 else start,
+                before,
+                n_hidden,
+                squares,
+                matrix,
+                net_square,
+                n_rows,
+                n_hidden,
+                width,
+            )
             mean, mu = means[at : at + size], mus[at : at + size]
             s2, spread = s2s[at : at + size], spreads[at : at + size]
             for r in range(n_rows):
@@ -140,8 +151,8 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
                 d_variance[:] = 0
             else:
                 following, matrix = at + stride, k * n_hidden * width
-                product(deltas, following, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
-                product(epsilons, following, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
+                product(False, deltas, following, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
+                product(False, epsilons, following, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
                 for r in range(n_rows):
                     d_mean[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                     d_variance[r * n_hidden : (r + 1) * n_hidden] = net_square[r * width : r * width + n_hidden]

@@ -33,6 +33,8 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
     all_gates, all_resets = gates.reshape(-1), reset.reshape(-1)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
+    # Of r and z alone, row by row: one long loop of logistic functions takes less time than short ones.
+    opening = np.zeros(2 * size, drive.dtype)
     for k in range(first, last):
         bias_k = bias[k]
         before[:] = 0
@@ -44,45 +46,39 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
                 mask_t = masks[at : at + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(source, 0, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, 0, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             gate, now = all_gates[3 * at : 3 * at + 3 * size], values[at : at + size]
             drive_t, q = drives[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
             for r in range(n_rows):
-                row, net_row = gate[r * n_gates : (r + 1) * n_gates], net[r * width : r * width + n_gates]
+                row, net_row = opening[2 * r * n_hidden : 2 * (r + 1) * n_hidden], net[r * width : r * width + n_gates]
                 drive_row, q_row = drive_t[r * n_gates : (r + 1) * n_gates], q[r * n_hidden : (r + 1) * n_hidden]
                 for j in range(2 * n_hidden):
                     row[j] = net_row[j] + drive_row[j]
-                # The logistic of this block is not read; one long loop takes less time than short ones.
-                row[2 * n_hidden :] = drive_row[2 * n_hidden :]
                 product_row = net_row[2 * n_hidden :]
                 for j in range(n_hidden):
                     q_row[j] = product_row[j] + bias_k[j]
-            for x in range(3 * size):
-                gate[x] = logistic(gate[x])
+            for x in range(2 * size):
+                opening[x] = logistic(opening[x])
             for r in range(n_rows):
-                reset_row, drive_row = gate[r * n_gates : r * n_gates + n_hidden], drive_t[r * n_gates + 2 * n_hidden :]
-                start, end = r * n_hidden, (r + 1) * n_hidden
-                n_row, q_row = candidate[start:end], q[start:end]
+                row, start, end = opening[2 * r * n_hidden : 2 * (r + 1) * n_hidden], r * n_hidden, (r + 1) * n_hidden
+                gate[r * n_gates : r * n_gates + 2 * n_hidden] = row
+                drive_row, n_row, q_row = drive_t[r * n_gates + 2 * n_hidden :], candidate[start:end], q[start:end]
                 for j in range(n_hidden):
-                    n_row[j] = drive_row[j] + reset_row[j] * q_row[j]
+                    n_row[j] = drive_row[j] + row[j] * q_row[j]
             for x in range(size):
                 candidate[x] = tanh(candidate[x])
             for r in range(n_rows):
-                row, start, end = gate[r * n_gates : (r + 1) * n_gates], r * n_hidden, (r + 1) * n_hidden
-                z, n, h, h_before = (
-                    row[n_hidden : 2 * n_hidden],
-                    candidate[start:end],
-                    now[start:end],
-                    before[start:end],
-                )
-                row[2 * n_hidden :] = n
+                start, end = r * n_hidden, (r + 1) * n_hidden
+                z, n = opening[2 * start + n_hidden : 2 * end], candidate[start:end]
+                h, h_before = now[start:end], before[start:end]
+                gate[r * n_gates + 2 * n_hidden : (r + 1) * n_gates] = n
                 for j in range(n_hidden):
                     h[j] = n[j] + z[j] * (h_before[j] - n[j])
             before[:] = now
 
 
 @compiled
-def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product, first, last, top, bottom):
+def backward(states, gates, reset, transposed, mask, cotangent, delta, d_reset, first, last, top, bottom):
     """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
 
     Args:
@@ -93,7 +89,7 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         delta: error signals of the net inputs, ``[K, T, B, 3H]``, written.
-        d_product: error signals of ``h W``, ``[K, T, B, 3H]``, written: delta_r, delta_z and r_t delta_n.
+        d_reset: error signal of ``h W_n``, ``[K, T, B, H]``, written: r_t delta_n.
         first: first member.
         last: one past the last member.
         top: first row.
@@ -104,7 +100,7 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     values, all_gates, all_resets = states.reshape(-1), gates.reshape(-1), reset.reshape(-1)
     matrices, masks, readings = transposed.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
-    deltas, products = delta.reshape(-1), d_product.reshape(-1)
+    deltas, d_resets = delta.reshape(-1), d_reset.reshape(-1)
     net, nothing = np.zeros(n_rows * width, states.dtype), np.zeros(size, states.dtype)
     d_hidden, carried = np.zeros(size, states.dtype), np.zeros(size, states.dtype)
     one = states.dtype.type(1)
@@ -114,8 +110,10 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
             if t == n_steps - 1:
                 d_hidden[:] = 0
             else:
-                following = 3 * (at + stride)
-                product(products, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
+                following, matrix = at + stride, k * n_gates * width
+                to_n = matrix + 2 * n_hidden * width
+                product(False, deltas, 3 * following, n_gates, matrices, matrix, net, n_rows, 2 * n_hidden, width)
+                product(True, d_resets, following, n_hidden, matrices, to_n, net, n_rows, n_hidden, width)
                 for r in range(n_rows):
                     d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:
@@ -130,15 +128,15 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
                 for x in range(size):
                     d_hidden[x] += reading[x]
             gate, signal = all_gates[3 * at : 3 * at + 3 * size], deltas[3 * at : 3 * at + 3 * size]
-            through, q = products[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
+            through, q = d_resets[at : at + size], all_resets[at : at + size]
             before = values[at - stride : at - stride + size] if t > 0 else nothing
             for row in range(n_rows):
                 first_gate, start, end = row * n_gates, row * n_hidden, (row + 1) * n_hidden
                 gate_row, signal_row = gate[first_gate:][:n_gates], signal[first_gate:][:n_gates]
-                through_row, h_before, d_h = through[first_gate:][:n_gates], before[start:end], d_hidden[start:end]
+                d_q, h_before, d_h = through[start:end], before[start:end], d_hidden[start:end]
                 r, z, n = gate_row[:n_hidden], gate_row[n_hidden : 2 * n_hidden], gate_row[2 * n_hidden :]
                 d_r, d_z, d_n = signal_row[:n_hidden], signal_row[n_hidden : 2 * n_hidden], signal_row[2 * n_hidden :]
-                q_row, d_q, left = q[start:end], through_row[2 * n_hidden :], carried[start:end]
+                q_row, left = q[start:end], carried[start:end]
                 # A loop for each: one loop would write to so many arrays that LLVM leaves it to scalars.
                 for j in range(n_hidden):
                     d_n[j] = d_h[j] * (one - z[j]) * (one - n[j] * n[j])
@@ -150,4 +148,3 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_product
                     d_q[j] = d_n[j] * r[j]
                 for j in range(n_hidden):
                     left[j] = d_h[j] * z[j]
-                through_row[: 2 * n_hidden] = signal_row[: 2 * n_hidden]

@@ -44,7 +44,7 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
                 mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
-            product(source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
             gate, drive_t = all_gates[4 * at : 4 * at + 4 * size], drives[4 * at : 4 * at + 4 * size]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
             for r in range(n_rows):
@@ -111,7 +111,7 @@ def backward(gates, cells, squashed, transposed, mask, cotangent, delta, carouse
                 d_hidden[:] = 0
             else:
                 following = 4 * (at + stride)
-                product(deltas, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
+                product(False, deltas, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
                 for r in range(n_rows):
                     d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:

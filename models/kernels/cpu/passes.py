@@ -68,11 +68,11 @@ def gru_backward(
     mask: Tensor | None,
     cotangent: Tensor,
     delta: Tensor,
-    d_product: Tensor,
+    d_reset: Tensor,
 ) -> None:
     """See ``Kernels``."""
     held = (states, gates, reset, _rows(matrix.mT), _or_empty(mask, states))
-    over_rows(gru.backward, *_grid(states), *held, cotangent, delta, d_product)
+    over_rows(gru.backward, *_grid(states), *held, cotangent, delta, d_reset)
 
 
 def fast_elman_forward(

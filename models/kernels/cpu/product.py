@@ -31,8 +31,10 @@ def padded(width: int, item_bytes: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def _block(typing_context, rows, vectors, left, left_at, left_step, right, right_at, out, out_at, width, n):
+def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right, right_at, out, out_at, width, n):
     """``out[r, :] = sum_i left[r, i] right[i, :]`` for a block of rows and of vectors, the sums held in registers.
+
+    Added to what ``out`` holds where ``onto`` is true.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
     and ``width`` are the lengths of the rows of left, and of right and out, in items; ``n`` > 0 is the length of the
@@ -40,7 +42,7 @@ def _block(typing_context, rows, vectors, left, left_at, left_step, right, right
     """
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
     at = types.intp
-    signature = types.void(rows, vectors, left, at, at, right, at, out, at, at, at)
+    signature = types.void(rows, vectors, types.boolean, left, at, at, right, at, out, at, at, at)
 
     def codegen(context, builder, _, values):
         size = left.dtype.bitwidth // 8
@@ -57,11 +59,18 @@ def _block(typing_context, rows, vectors, left, left_at, left_step, right, right
             offset = builder.add(row, number(v * lanes))
             return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
-        _, _, left_value, left_offset, step, right_value, right_offset, out_value, out_offset, length, count = values
+        _, _, added, left_value, left_offset, step, right_value, right_offset, out_value, out_offset, length, count = (
+            values
+        )
         lefts = pointer(left, left_value, left_offset)
         rights = pointer(right, right_value, right_offset)
         outs = pointer(out, out_value, out_offset)
         block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
+        starts = {}
+        for r, v in block:
+            held = builder.load(vector_at(outs, builder.mul(number(r), length), v))
+            held.align = size
+            starts[r, v] = builder.select(added, held, ir.Constant(vector, [0.0] * lanes))
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
         builder.branch(loop)
 
@@ -71,7 +80,7 @@ def _block(typing_context, rows, vectors, left, left_at, left_step, right, right
         sums = {}
         for place in block:
             sums[place] = builder.phi(vector)
-            sums[place].add_incoming(ir.Constant(vector, [0.0] * lanes), before)
+            sums[place].add_incoming(starts[place], before)
         row_of_right = builder.mul(i, length)
         factors = []
         for v in range(n_vectors):
@@ -103,18 +112,19 @@ def _block(typing_context, rows, vectors, left, left_at, left_step, right, right
 
 
 @compiled
-def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
-    """``out = left @ right`` for rows of states and one matrix, in one thread.
+def product(onto, left, left_at, left_step, right, right_at, out, n_rows, n, width):
+    """``out = left @ right`` or ``out += left @ right`` for rows of states and one matrix, in one thread.
 
     Every item of ``out`` is summed in the order of i, however many rows there are.
 
     Args:
+        onto: whether to add to what ``out`` holds.
         left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
         right: flat array that holds ``[n, width]`` from ``right_at`` on.
         right_at: see right.
-        out: flat array of ``[n_rows, width]``, overwritten.
+        out: flat array of ``[n_rows, width]``.
         n_rows: number of rows.
         n: length of the sums, > 0.
         width: a multiple of the vector width, see ``padded``.
@@ -133,30 +143,32 @@ def product(left, left_at, left_step, right, right_at, out, n_rows, n, width):
             rows = n_rows * (block + 1) // n_blocks - row
             if end - start == 3:
                 if rows == 4:
-                    _block(4, 3, left, a, left_step, right, b, out, c, width, n)
+                    _block(4, 3, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 3:
-                    _block(3, 3, left, a, left_step, right, b, out, c, width, n)
+                    _block(3, 3, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 2:
-                    _block(2, 3, left, a, left_step, right, b, out, c, width, n)
+                    _block(2, 3, onto, left, a, left_step, right, b, out, c, width, n)
                 else:
-                    _block(1, 3, left, a, left_step, right, b, out, c, width, n)
+                    _block(1, 3, onto, left, a, left_step, right, b, out, c, width, n)
             elif end - start == 2:
                 if rows == 6:
-                    _block(6, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(6, 2, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 5:
-                    _block(5, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(5, 2, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 4:
-                    _block(4, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(4, 2, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 3:
-                    _block(3, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(3, 2, onto, left, a, left_step, right, b, out, c, width, n)
                 elif rows == 2:
-                    _block(2, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(2, 2, onto, left, a, left_step, right, b, out, c, width, n)
                 else:
-                    _block(1, 2, left, a, left_step, right, b, out, c, width, n)
+                    _block(1, 2, onto, left, a, left_step, right, b, out, c, width, n)
             else:
                 # Networks so narrow that a vector holds them: a row at a time.
                 for single in range(rows):
-                    _block(1, 1, left, a + single * left_step, left_step, right, b, out, c + single * width, width, n)
+                    _block(
+                        1, 1, onto, left, a + single * left_step, left_step, right, b, out, c + single * width, width, n
+                    )
             row += rows
             a += rows * left_step
             c += rows * width

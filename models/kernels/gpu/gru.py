@@ -77,7 +77,7 @@ def backward(
     mask,
     cotangent,
     delta,
-    d_product,
+    d_reset,
     carried,
     n_read,
     n_steps,
@@ -107,12 +107,12 @@ def backward(
             q = load(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_hidden = tl.full((ROWS, WIDTH), 0.0, q.dtype)
             if step > 0:
-                later = d_product + 3 * (at + stride)
+                later = delta + 3 * (at + stride)
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes
                     d_r = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
                     d_z = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_q = load(later + 2 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
+                    d_q = load(d_reset + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                     d_hidden = dot(d_r, weights(kept_r, from_r, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
                     d_hidden = dot(d_z, weights(kept_z, from_z, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
                     d_hidden = dot(d_q, weights(kept_q, from_q, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
@@ -122,7 +122,7 @@ def backward(
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            gates_t, delta_t, product_t = gates + 3 * at, delta + 3 * at, d_product + 3 * at
+            gates_t, delta_t = gates + 3 * at, delta + 3 * at
             r = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
             z = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             n = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
@@ -135,8 +135,6 @@ def backward(
             store(delta_t, rows, columns, n_batch, HIDDEN, GATES, delta_r)
             store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_z)
             store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_n)
-            store(product_t, rows, columns, n_batch, HIDDEN, GATES, delta_r)
-            store(product_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_z)
-            store(product_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_n * r)
+            store(d_reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, delta_n * r)
             store(carried, rows, columns, n_batch, HIDDEN, HIDDEN, d_hidden * z)
         tl.debug_barrier()

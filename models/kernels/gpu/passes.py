@@ -79,11 +79,11 @@ def gru_backward(
     mask: Tensor | None,
     cotangent: Tensor,
     delta: Tensor,
-    d_product: Tensor,
+    d_reset: Tensor,
 ) -> None:
     """See ``Kernels``."""
     held = (states, gates, reset, matrix, _or_any(mask, states), cotangent)
-    written = (delta, d_product, states.new_empty(states[:, 0].shape))
+    written = (delta, d_reset, states.new_empty(states[:, 0].shape))
     _launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], MASKED=mask is not None)
 
 
