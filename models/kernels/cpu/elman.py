@@ -6,7 +6,7 @@ import numpy as np
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
-from models.kernels.cpu.product import product
+from models.kernels.cpu.product import pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 
 
@@ -17,7 +17,7 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
     Args:
         kind: which f.
         drive: ``[K, T, B, H]``.
-        matrix: W with padded rows, ``[K, H, width]``.
+        matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
         first: first member.
@@ -26,11 +26,13 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = drive.shape[1:]
-    width, n_rows = matrix.shape[2], bottom - top
+    width, n_rows = padded(n_hidden, drive.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
+    packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
+        pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, packed)
         kept[:] = 0
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
@@ -41,7 +43,7 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
                 mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(False, source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
                 row, net_row = now[r * n_hidden : (r + 1) * n_hidden], net[r * width : r * width + n_hidden]
@@ -60,13 +62,13 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
 
 
 @compiled
-def backward(kind, states, transposed, mask, cotangent, delta, first, last, top, bottom):
+def backward(kind, states, matrix, mask, cotangent, delta, first, last, top, bottom):
     """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))``.
 
     Args:
         kind: which f.
         states: h, ``[K, T, B, H]``.
-        transposed: W^T with padded rows, ``[K, H, width]``.
+        matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         delta: ``[K, T, B, H]``, written.
@@ -76,23 +78,23 @@ def backward(kind, states, transposed, mask, cotangent, delta, first, last, top,
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
-    n_read, width, n_rows = cotangent.shape[1], transposed.shape[2], bottom - top
+    n_read, width, n_rows = cotangent.shape[1], padded(n_hidden, states.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
-    values, matrices, masks = states.reshape(-1), transposed.reshape(-1), mask.reshape(-1)
+    values, matrices, masks = states.reshape(-1), matrix.reshape(-1), mask.reshape(-1)
     readings, deltas = cotangent.reshape(-1), delta.reshape(-1)
-    net = np.zeros(n_rows * width, states.dtype)
+    net, packed = np.zeros(n_rows * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
     # Literals are of double precision and would take the loops with them.
     zero, one = states.dtype.type(0), states.dtype.type(1)
     for k in range(first, last):
+        # Of the transposed matrix.
+        pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, packed)
         for t in range(n_steps - 1, -1, -1):
             at = (k * n_steps + t) * stride + top * n_hidden
             now, value = deltas[at : at + size], values[at : at + size]
             if t == n_steps - 1:
                 now[:] = 0
             else:
-                product(
-                    False, deltas, at + stride, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width
-                )
+                product(False, deltas, at + stride, n_hidden, packed, net, n_rows, n_hidden, width)
                 for r in range(n_rows):
                     now[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
-from models.kernels.cpu.product import product
+from models.kernels.cpu.product import pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 from models.moment import FAR, NOISELESS
 
@@ -17,16 +17,15 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 @compiled
-def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, first, last, top, bottom):
+def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last, top, bottom):
     """``(m_t, v_t)`` = moments of f(a), ``a ~ N(drive_mean + p m W, drive_variance + p (v + (1 - p) m^2) (W * W))``.
 
     Args:
         kind: which f.
         drive_mean: ``[K, T, B, H]``.
         drive_variance: ``[K, T, B, H]``.
-        kept: p W with padded rows, ``[K, H, width]``.
-        kept_square: p W * W with padded rows, ``[K, H, width]``.
-        p_drop: 1 - p, ``[K]``.
+        matrix: W, ``[K, H, H]``.
+        p_keep: p, ``[K]``.
         tape: m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, ``[4, K, T, B, H]``, written.
         first: first member.
         last: one past the last member.
@@ -34,10 +33,11 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = drive_mean.shape[1:]
-    width, n_rows = kept.shape[2], bottom - top
+    width, n_rows = padded(n_hidden, drive_mean.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drive_means, drive_variances = drive_mean.reshape(-1), drive_variance.reshape(-1)
-    matrices, squares = kept.reshape(-1), kept_square.reshape(-1)
+    matrices = matrix.reshape(-1)
+    kept, kept_square = np.zeros(n_hidden * width, drive_mean.dtype), np.zeros(n_hidden * width, drive_mean.dtype)
     means, mus, s2s, spreads = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1), tape[3].reshape(-1)
     net, net_square = np.zeros(n_rows * width, drive_mean.dtype), np.zeros(n_rows * width, drive_mean.dtype)
     start = np.zeros(size, drive_mean.dtype)
@@ -45,22 +45,17 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
     zero, half, one, two = number(0), number(0.5), number(1), number(2)
     shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
     for k in range(first, last):
-        drop = p_drop[k]
+        drop = one - p_keep[k]
+        pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, kept)
+        for x in range(kept.size):
+            kept_square[x] = p_keep[k] * kept[x] * kept[x]
+            kept[x] *= p_keep[k]
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
-            matrix, before = k * n_hidden * width, at - stride if t > 0 else 0
-            product(False, means if t > 0 else start, before, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
+            before = at - stride if t > 0 else 0
+            product(False, means if t > 0 else start, before, n_hidden, kept, net, n_rows, n_hidden, width)
             product(
-                False,
-                spreads if t > 0 else start,
-                before,
-                n_hidden,
-                squares,
-                matrix,
-                net_square,
-                n_rows,
-                n_hidden,
-                width,
+                False, spreads if t > 0 else start, before, n_hidden, kept_square, net_square, n_rows, n_hidden, width
             )
             mean, mu = means[at : at + size], mus[at : at + size]
             s2, spread = s2s[at : at + size], spreads[at : at + size]
@@ -111,15 +106,14 @@ def forward(kind, drive_mean, drive_variance, kept, kept_square, p_drop, tape, f
 
 
 @compiled
-def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon, first, last, top, bottom):
+def backward(kind, tape, matrix, p_keep, cotangent, delta, epsilon, first, last, top, bottom):
     """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
     Args:
         kind: which f.
         tape: what ``forward`` wrote.
-        to_mean: p W^T with padded rows, ``[K, H, width]``.
-        to_variance: p (W * W)^T with padded rows, ``[K, H, width]``.
-        p_drop: 1 - p, ``[K]``.
+        matrix: W, ``[K, H, H]``.
+        p_keep: p, ``[K]``.
         cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
         delta: dE/dmu, ``[K, T, B, H]``, written.
         epsilon: dE/ds2, ``[K, T, B, H]``, written.
@@ -129,9 +123,10 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = delta.shape[1:]
-    n_read, width, n_rows = cotangent.shape[1], to_mean.shape[2], bottom - top
+    n_read, width, n_rows = cotangent.shape[1], padded(n_hidden, delta.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
-    matrices, squares, readings = to_mean.reshape(-1), to_variance.reshape(-1), cotangent.reshape(-1)
+    matrices, readings = matrix.reshape(-1), cotangent.reshape(-1)
+    to_mean, to_variance = np.zeros(n_hidden * width, delta.dtype), np.zeros(n_hidden * width, delta.dtype)
     means, mus, s2s = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1)
     deltas, epsilons = delta.reshape(-1), epsilon.reshape(-1)
     net, net_square = np.zeros(n_rows * width, delta.dtype), np.zeros(n_rows * width, delta.dtype)
@@ -141,7 +136,12 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
     shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
     middle = zero if kind == TANH else half
     for k in range(first, last):
-        twice_drop = two * p_drop[k]
+        twice_drop = two * (one - p_keep[k])
+        # Of the transposed matrix.
+        pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, to_mean)
+        for x in range(to_mean.size):
+            to_variance[x] = p_keep[k] * to_mean[x] * to_mean[x]
+            to_mean[x] *= p_keep[k]
         for t in range(n_steps - 1, -1, -1):
             at = (k * n_steps + t) * stride + top * n_hidden
             mean, mu, s2 = means[at : at + size], mus[at : at + size], s2s[at : at + size]
@@ -150,9 +150,9 @@ def backward(kind, tape, to_mean, to_variance, p_drop, cotangent, delta, epsilon
                 d_mean[:] = 0
                 d_variance[:] = 0
             else:
-                following, matrix = at + stride, k * n_hidden * width
-                product(False, deltas, following, n_hidden, matrices, matrix, net, n_rows, n_hidden, width)
-                product(False, epsilons, following, n_hidden, squares, matrix, net_square, n_rows, n_hidden, width)
+                following = at + stride
+                product(False, deltas, following, n_hidden, to_mean, net, n_rows, n_hidden, width)
+                product(False, epsilons, following, n_hidden, to_variance, net_square, n_rows, n_hidden, width)
                 for r in range(n_rows):
                     d_mean[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                     d_variance[r * n_hidden : (r + 1) * n_hidden] = net_square[r * width : r * width + n_hidden]

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.nonlinearity import logistic, tanh
-from models.kernels.cpu.product import product
+from models.kernels.cpu.product import pack, padded, product
 
 
 @compiled
@@ -15,7 +15,7 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
 
     Args:
         drive: ``[K, T, B, 3H]``.
-        matrix: W with padded rows, ``[K, H, width]``.
+        matrix: W, ``[K, H, 3H]``.
         bias: b_n, ``[K, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
@@ -27,15 +27,18 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
-    width, n_rows, n_gates = matrix.shape[2], bottom - top, 3 * n_hidden
+    n_gates, n_rows = 3 * n_hidden, bottom - top
+    width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
     all_gates, all_resets = gates.reshape(-1), reset.reshape(-1)
+    packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
     # Of r and z alone, row by row: one long loop of logistic functions takes less time than short ones.
     opening = np.zeros(2 * size, drive.dtype)
     for k in range(first, last):
+        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
         bias_k = bias[k]
         before[:] = 0
         for t in range(n_steps):
@@ -46,7 +49,7 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
                 mask_t = masks[at : at + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(False, source, 0, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, 0, n_hidden, packed, net, n_rows, n_hidden, width)
             gate, now = all_gates[3 * at : 3 * at + 3 * size], values[at : at + size]
             drive_t, q = drives[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
             for r in range(n_rows):
@@ -78,14 +81,14 @@ def forward(drive, matrix, bias, mask, states, gates, reset, first, last, top, b
 
 
 @compiled
-def backward(states, gates, reset, transposed, mask, cotangent, delta, d_reset, first, last, top, bottom):
+def backward(states, gates, reset, matrix, mask, cotangent, delta, d_reset, first, last, top, bottom):
     """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
 
     Args:
         states: h, ``[K, T, B, H]``.
         gates: values of r, z, n, ``[K, T, B, 3H]``.
         reset: q, ``[K, T, B, H]``.
-        transposed: W^T with padded rows, ``[K, 3H, width]``.
+        matrix: W, ``[K, H, 3H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         delta: error signals of the net inputs, ``[K, T, B, 3H]``, written.
@@ -96,24 +99,27 @@ def backward(states, gates, reset, transposed, mask, cotangent, delta, d_reset, 
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
-    n_read, width, n_rows, n_gates = cotangent.shape[1], transposed.shape[2], bottom - top, 3 * n_hidden
+    n_read, n_rows, n_gates = cotangent.shape[1], bottom - top, 3 * n_hidden
+    width = padded(n_hidden, states.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     values, all_gates, all_resets = states.reshape(-1), gates.reshape(-1), reset.reshape(-1)
-    matrices, masks, readings = transposed.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
+    matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
     deltas, d_resets = delta.reshape(-1), d_reset.reshape(-1)
     net, nothing = np.zeros(n_rows * width, states.dtype), np.zeros(size, states.dtype)
+    from_rz, from_n = np.zeros(2 * n_hidden * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
     d_hidden, carried = np.zeros(size, states.dtype), np.zeros(size, states.dtype)
     one = states.dtype.type(1)
     for k in range(first, last):
+        # Of the transposed matrices.
+        pack(matrices, k * n_hidden * n_gates, 1, n_gates, 2 * n_hidden, n_hidden, from_rz)
+        pack(matrices, k * n_hidden * n_gates + 2 * n_hidden, 1, n_gates, n_hidden, n_hidden, from_n)
         for t in range(n_steps - 1, -1, -1):
             at = (k * n_steps + t) * stride + top * n_hidden
             if t == n_steps - 1:
                 d_hidden[:] = 0
             else:
-                following, matrix = at + stride, k * n_gates * width
-                to_n = matrix + 2 * n_hidden * width
-                product(False, deltas, 3 * following, n_gates, matrices, matrix, net, n_rows, 2 * n_hidden, width)
-                product(True, d_resets, following, n_hidden, matrices, to_n, net, n_rows, n_hidden, width)
+                product(False, deltas, 3 * (at + stride), n_gates, from_rz, net, n_rows, 2 * n_hidden, width)
+                product(True, d_resets, at + stride, n_hidden, from_n, net, n_rows, n_hidden, width)
                 for r in range(n_rows):
                     d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.nonlinearity import logistic, tanh
-from models.kernels.cpu.product import product
+from models.kernels.cpu.product import pack, padded, product
 
 
 @compiled
@@ -15,7 +15,7 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
 
     Args:
         drive: ``[K, T, B, 4H]``.
-        matrix: W with padded rows, ``[K, H, width]``.
+        matrix: W, ``[K, H, 4H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
         gates: values of i, f, g, o, ``[K, T, B, 4H]``, written.
@@ -27,13 +27,16 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
-    width, n_rows, n_gates = matrix.shape[2], bottom - top, 4 * n_hidden
+    n_gates, n_rows = 4 * n_hidden, bottom - top
+    width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
+    packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
+        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
         before[:], kept[:] = 0, 0
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
@@ -44,7 +47,7 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
                 mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
-            product(False, source, source_at, n_hidden, matrices, k * n_hidden * width, net, n_rows, n_hidden, width)
+            product(False, source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
             gate, drive_t = all_gates[4 * at : 4 * at + 4 * size], drives[4 * at : 4 * at + 4 * size]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
             for r in range(n_rows):
@@ -76,14 +79,14 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
 
 
 @compiled
-def backward(gates, cells, squashed, transposed, mask, cotangent, delta, carousel, first, last, top, bottom):
+def backward(gates, cells, squashed, matrix, mask, cotangent, delta, carousel, first, last, top, bottom):
     """Error signals of the four net inputs and of the cell, see ``models.lstm.Lstm.backward``.
 
     Args:
         gates: values of i, f, g, o, ``[K, T, B, 4H]``.
         cells: c, ``[K, T, B, H]``.
         squashed: tanh(c), ``[K, T, B, H]``.
-        transposed: W^T with padded rows, ``[K, 4H, width]``.
+        matrix: W, ``[K, H, 4H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         delta: ``[K, T, B, 4H]``, written.
@@ -94,16 +97,20 @@ def backward(gates, cells, squashed, transposed, mask, cotangent, delta, carouse
         bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = cells.shape[1:]
-    n_read, width, n_rows, n_gates = cotangent.shape[1], transposed.shape[2], bottom - top, 4 * n_hidden
+    n_read, n_rows, n_gates = cotangent.shape[1], bottom - top, 4 * n_hidden
+    width = padded(n_hidden, cells.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
-    matrices, masks, readings = transposed.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
+    matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
     deltas, carousels = delta.reshape(-1), carousel.reshape(-1)
     net, d_hidden = np.zeros(n_rows * width, cells.dtype), np.zeros(size, cells.dtype)
     later, nothing = np.zeros(size, cells.dtype), np.zeros(size, cells.dtype)
+    packed = np.zeros(n_gates * width, cells.dtype)
     # A literal is of double precision and would take the loops with it.
     one = cells.dtype.type(1)
     for k in range(first, last):
+        # Of the transposed matrix.
+        pack(matrices, k * n_hidden * n_gates, 1, n_gates, n_gates, n_hidden, packed)
         later[:] = 0
         for t in range(n_steps - 1, -1, -1):
             at = (k * n_steps + t) * stride + top * n_hidden
@@ -111,7 +118,7 @@ def backward(gates, cells, squashed, transposed, mask, cotangent, delta, carouse
                 d_hidden[:] = 0
             else:
                 following = 4 * (at + stride)
-                product(False, deltas, following, n_gates, matrices, k * n_gates * width, net, n_rows, n_gates, width)
+                product(False, deltas, following, n_gates, packed, net, n_rows, n_gates, width)
                 for r in range(n_rows):
                     d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
                 if masks.size > 0:

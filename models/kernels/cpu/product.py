@@ -24,10 +24,42 @@ Fewer would wait for each other: a multiplication and addition takes four or fiv
 """
 
 
-def padded(width: int, item_bytes: int) -> int:
+@compiled
+def padded(width, item_bytes):
     """The smallest whole number of vectors, in items, that holds ``width`` items."""
     lanes = VECTOR_BYTES // item_bytes
-    return -(-width // lanes) * lanes
+    return (width + lanes - 1) // lanes * lanes
+
+
+@compiled
+def pack(matrix, at, row_step, column_step, n, n_columns, packed):
+    """Lay a matrix out as ``product`` reads it: in panels of columns, each one run through memory, padded with zeros.
+
+    Rows that lie far apart, by a power of two above all, would push each other out of the first cache.
+
+    Args:
+        matrix: flat array whose item ``at + i * row_step + j * column_step`` is in row i and column j.
+        at: see matrix.
+        row_step: see matrix.
+        column_step: see matrix.
+        n: number of rows.
+        n_columns: number of columns.
+        packed: flat array of ``n * padded(n_columns)``, written.
+    """
+    lanes = VECTOR_BYTES // packed.itemsize
+    n_vectors = (n_columns + lanes - 1) // lanes
+    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    start = 0
+    for panel in range(n_panels):
+        end = n_vectors * (panel + 1) // n_panels
+        width, used = (end - start) * lanes, min(end * lanes, n_columns) - start * lanes
+        for i in range(n):
+            row = packed[start * lanes * n + i * width :][:width]
+            first = at + i * row_step + start * lanes * column_step
+            for j in range(used):
+                row[j] = matrix[first + j * column_step]
+            row[used:] = 0
+        start = end
 
 
 @intrinsic(prefer_literal=True)
@@ -37,8 +69,8 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
     Added to what ``out`` holds where ``onto`` is true.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
-    and ``width`` are the lengths of the rows of left, and of right and out, in items; ``n`` > 0 is the length of the
-    sum; ``rows`` and ``vectors`` are literals.
+    and ``width`` are the lengths of the rows of left and of out, in items; those of right are one block wide; ``n`` > 0
+    is the length of the sum; ``rows`` and ``vectors`` are literals.
     """
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
     at = types.intp
@@ -81,7 +113,7 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
         for place in block:
             sums[place] = builder.phi(vector)
             sums[place].add_incoming(starts[place], before)
-        row_of_right = builder.mul(i, length)
+        row_of_right = builder.mul(i, number(n_vectors * lanes))
         factors = []
         for v in range(n_vectors):
             factors.append(builder.load(vector_at(rights, row_of_right, v)))
@@ -112,7 +144,7 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
 
 
 @compiled
-def product(onto, left, left_at, left_step, right, right_at, out, n_rows, n, width):
+def product(onto, left, left_at, left_step, packed, out, n_rows, n, width):
     """``out = left @ right`` or ``out += left @ right`` for rows of states and one matrix, in one thread.
 
     Every item of ``out`` is summed in the order of i, however many rows there are.
@@ -122,8 +154,7 @@ def product(onto, left, left_at, left_step, right, right_at, out, n_rows, n, wid
         left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
-        right: flat array that holds ``[n, width]`` from ``right_at`` on.
-        right_at: see right.
+        packed: ``right`` ``[n, width]`` as ``pack`` lays it out.
         out: flat array of ``[n_rows, width]``.
         n_rows: number of rows.
         n: length of the sums, > 0.
@@ -136,39 +167,38 @@ def product(onto, left, left_at, left_step, right, right_at, out, n_rows, n, wid
     # A panel of the matrix stays in the first cache while all rows pass.
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
-        a, b, c = left_at, right_at + start * lanes, start * lanes
+        a, b, c = left_at, start * lanes * n, start * lanes
         n_blocks = (n_rows * (end - start) + BLOCK_SUMS - 1) // BLOCK_SUMS
         row = 0
         for block in range(n_blocks):
             rows = n_rows * (block + 1) // n_blocks - row
             if end - start == 3:
                 if rows == 4:
-                    _block(4, 3, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(4, 3, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 3:
-                    _block(3, 3, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(3, 3, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 2:
-                    _block(2, 3, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(2, 3, onto, left, a, left_step, packed, b, out, c, width, n)
                 else:
-                    _block(1, 3, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(1, 3, onto, left, a, left_step, packed, b, out, c, width, n)
             elif end - start == 2:
                 if rows == 6:
-                    _block(6, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(6, 2, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 5:
-                    _block(5, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(5, 2, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 4:
-                    _block(4, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(4, 2, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 3:
-                    _block(3, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(3, 2, onto, left, a, left_step, packed, b, out, c, width, n)
                 elif rows == 2:
-                    _block(2, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(2, 2, onto, left, a, left_step, packed, b, out, c, width, n)
                 else:
-                    _block(1, 2, onto, left, a, left_step, right, b, out, c, width, n)
+                    _block(1, 2, onto, left, a, left_step, packed, b, out, c, width, n)
             else:
                 # Networks so narrow that a vector holds them: a row at a time.
                 for single in range(rows):
-                    _block(
-                        1, 1, onto, left, a + single * left_step, left_step, right, b, out, c + single * width, width, n
-                    )
+                    from_left, to = a + single * left_step, c + single * width
+                    _block(1, 1, onto, left, from_left, left_step, packed, b, out, to, width, n)
             row += rows
             a += rows * left_step
             c += rows * width
