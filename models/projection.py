@@ -53,7 +53,7 @@ def collect(inputs: Tensor, mask: Tensor | None, flow: Tensor, n_in: int) -> tup
         rows = torch.cat((rows, torch.ones_like(rows[..., :1, :])), dim=-2)
         both = rows @ delta
         return both[:, :n_in], both[:, n_in]
-    values = (inputs.to(flow.dtype) if mask is None else inputs * mask).flatten(-3, -2)
+    values = (inputs if mask is None else inputs * mask).to(flow.dtype).flatten(-3, -2)
     return values.mT @ delta, delta.sum(1)
 
 

@@ -50,6 +50,13 @@ class Feed:
             recurrent=torch.stack([one.recurrent for one in present]),
         )
 
+    def part(self, batch: Batch, noise: Noise | None, members: slice) -> tuple[Batch, Noise | None]:
+        """What ``draw`` gave, for some of its members only."""
+        if self._training.batches == "shared":
+            return batch, noise
+        part = Batch(inputs=batch.inputs[members], targets=batch.targets[members])
+        return part, noise and Noise(inputs=noise.inputs[members], recurrent=noise.recurrent[members])
+
     def evaluation(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:
         """Fresh sequences that no update sees; ``purpose`` and ``part`` name independent draws."""
         generator = stream(self._seed, "evaluation", purpose, length, part, device=self._device)

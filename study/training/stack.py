@@ -25,6 +25,11 @@ from tasks import TASKS, Batch, Task
 PROBE_SEQUENCES = 32
 """Size of the probe batch; a standard error of the mean of about a sixth of the spread over sequences."""
 
+GROUP_ITEMS = 2**23
+"""Net inputs of all members, steps and sequences for which a processor holds a tape at a time: 32 MiB for each of the
+tape's parts. More would be slower, because it leaves the caches, and could be more than the machine has.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
@@ -211,18 +216,37 @@ class Stack:
             )
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor]:
+        """Losses ``[K]`` and gradients ``[K, P]`` of an update, a group of members after the other."""
         batch, noise = self.feed.draw(self.n_updates, self.members)
+        gradient = torch.empty_like(self.flat)
         losses = []
+        n_together = self._group_size(batch)
+        for first in range(0, len(self.members), n_together):
+            group = slice(first, first + n_together)
+            some, some_noise = self.feed.part(batch, noise, group)
 
-        def slope(output: Tensor) -> Tensor:
-            loss, gradient = self.task.loss_and_slope(batch, output)
-            losses.append(loss)
-            return gradient
+            def slope(output: Tensor, some: Batch = some) -> Tensor:
+                loss, slope = self.task.loss_and_slope(some, output)
+                losses.append(loss)
+                return slope
 
-        gradients = self.network.gradients(
-            self.weights, batch.inputs, keep=self._keep, noise=noise, n_read=batch.n_read, slope=slope
-        )
-        return losses[0], torch.cat([gradients[name].flatten(1) for name in self._splits], dim=1)
+            gradients = self.network.gradients(
+                {name: weight[group] for name, weight in self.weights.items()},
+                some.inputs,
+                keep=self._keep and Keep(inputs=self._keep.inputs[group], recurrent=self._keep.recurrent[group]),
+                noise=some_noise,
+                n_read=batch.n_read,
+                slope=slope,
+            )
+            for name, place in self._splits.items():
+                gradient[group, place] = gradients[name].flatten(1)
+        return torch.cat(losses), gradient
+
+    def _group_size(self, batch: Batch) -> int:
+        if self.flat.is_cuda:
+            return len(self.members)
+        length, n_sequences = batch.inputs.shape[-2:] if self.task.symbolic else batch.inputs.shape[-3:-1]
+        return max(1, GROUP_ITEMS // (length * n_sequences * self.weights["bias"].shape[1]))
 
     def _norms(self, flat: Tensor, prefix: str) -> dict[str, Tensor]:
         return {f"{prefix}/{name}": flat[:, part].norm(dim=1) for name, part in self._splits.items()}

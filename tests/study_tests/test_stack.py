@@ -9,6 +9,7 @@ import torch
 
 from models import CELLS, FAST_CELLS
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.training import stack as stack_module
 from study.training.stack import Stack
 
 TRAINING = TrainingPlan(
@@ -71,6 +72,21 @@ def test_train_gives_each_member_its_trajectory_alone(cell: str, dropout: str, b
         # In float64 only the order of sums may differ; twenty updates amplify it.
         torch.testing.assert_close(together.flat[k], alone.flat[0], rtol=1e-9, atol=1e-11)
         assert losses[k].loss == pytest.approx(loss.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("task", ["temporal_order", "adding"])
+@pytest.mark.parametrize("batches", ["shared", "own"])
+@pytest.mark.parametrize("dropout", ["none", "dropout", "fast"])
+@pytest.mark.parametrize("items", [1, 1000])
+def test_train_in_groups_of_members_is_training_them_together(
+    monkeypatch: pytest.MonkeyPatch, items: int, dropout: str, batches: str, task: str
+) -> None:
+    whole = plan("elman_tanh", dropout, batches, task)
+    together, parted = Stack(whole, dtype=torch.float64), Stack(whole, dtype=torch.float64)
+    losses = [interval.loss for interval in together.train(5)]
+    monkeypatch.setattr(stack_module, "GROUP_ITEMS", items)
+    assert [interval.loss for interval in parted.train(5)] == pytest.approx(losses, rel=1e-12)
+    torch.testing.assert_close(parted.flat, together.flat, rtol=1e-11, atol=1e-13)
 
 
 def test_train_gives_each_member_its_trajectory_alone_to_rounding_in_float32() -> None:
