@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from study.outcome import Outcome, Rung
 from study.tracking.entry import ModelAnswer
@@ -139,6 +139,8 @@ def _figure(title: str, *, n_panels: int, height: float = 4.2) -> tuple[Figure, 
 def _set_flow_axes(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """Name the axes of error flow, and end them where only rounding errors lie."""
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(_power))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("k, steps before the answer")
     axes.set_ylabel("error signal g(k)")
     shown = [value for outcome in outcomes for value in outcome.error_flow if 0 < value < math.inf]
@@ -149,6 +151,11 @@ def _set_flow_axes(axes: Axes, outcomes: Sequence[Outcome]) -> None:
         axes.set_xlim(0, 1.03 * max(len(outcome.error_flow) for outcome in outcomes))
     else:
         axes.text(0.5, 0.5, "none measured", transform=axes.transAxes, ha="center", color=INK)
+
+
+def _power(value: float, _: int | None) -> str:
+    """A power of ten in plain characters: laying out a formula takes longer than the rest of the figure."""
+    return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _draw_flow(axes: Axes, outcome: Outcome, colour: str, style: str, label: str) -> None:
