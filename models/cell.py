@@ -90,5 +90,13 @@ class Cell(ABC):
         """
 
     @abstractmethod
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """How a small change of the state before step t changes the state after it: the Jacobian's product with it.
+
+        ``before`` is the change, each part ``[K, n, H]``, for the first n sequences of a tape of ``forward``. ``mask``
+        is None, or p_keep in fast dropout: there is no sampled noise.
+        """
+
+    @abstractmethod
     def relative_slope(self, activations: Tensor) -> Tensor:
         """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a); any shape, kept."""

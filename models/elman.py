@@ -69,6 +69,12 @@ class Elman(Cell):
         gradient = recurrent_gradient(states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
 
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """``f'(a_t) (u W)``."""
+        (u,) = before
+        slope = self.activation.slope_from_value(tape.states[:, t, : u.shape[1]])
+        return (slope.mul_(torch.bmm(u, weights["recurrent"])),)
+
     def relative_slope(self, activations: Tensor) -> Tensor:
         """``f'(a) / f'_max``."""
         return self.activation.slope_from_value(activations) / self.activation.slope_max

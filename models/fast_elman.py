@@ -104,6 +104,18 @@ class FastElman(Cell):
             steps = zip(*(part.unbind(1) for part in self.moment_map.partials(*block)), strict=True)
             yield from reversed(list(steps))
 
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """``dmu_t = p dm_{t-1} W``, ``ds2_t = p (dv_{t-1} + 2 (1 - p) m_{t-1} dm_{t-1}) (W * W)``, and partials."""
+        matrix, (u_mean, u_variance), n = weights["recurrent"], before, before[0].shape[1]
+        p_keep = _p_keep(matrix, mask)
+        mean, mu, s2 = (part[:, t, :n] for part in (tape.states, *tape.saved[:2]))
+        spread = u_variance
+        if t > 0:
+            spread = torch.addcmul(spread, (2 - 2 * p_keep) * tape.states[:, t - 1, :n], u_mean)
+        d_mu, d_s2 = torch.bmm(u_mean, p_keep * matrix), torch.bmm(spread, p_keep * matrix.square())
+        m_by_mu, m_by_s2, v_by_mu, v_by_s2 = self.moment_map.partials(mu, s2, mean)
+        return m_by_mu * d_mu + m_by_s2 * d_s2, v_by_mu * d_mu + v_by_s2 * d_s2
+
     def relative_slope(self, activations: Tensor) -> Tensor:
         """``f'(a) / f'_max`` at the mean of the unit's value, as in the plain cell; the variance is left out."""
         return self.activation.slope_from_value(activations) / self.activation.slope_max

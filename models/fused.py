@@ -77,6 +77,10 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.step(weights, state, drive, mask)
 
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """The cell's own."""
+        return self.plain.tangent(weights, tape, t, before, mask)
+
     def relative_slope(self, activations: Tensor) -> Tensor:
         """The cell's own."""
         return self.plain.relative_slope(activations)
@@ -163,7 +167,7 @@ class FusedGru(Fused):
 
 
 class FusedFastElman(Fused):
-    """``models.fast_elman.FastElman``, fused; ``saved`` holds all of the tape as one tensor."""
+    """``models.fast_elman.FastElman``, fused."""
 
     def __init__(self, cell: FastElman) -> None:
         """The fused form of this cell."""
@@ -171,19 +175,20 @@ class FusedFastElman(Fused):
         self._kind = KINDS[cell.activation.name]
 
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        tape = drive[0].new_empty(4, *drive[0].shape)
+        means, mus, s2s, spreads = drive[0].new_empty(4, *drive[0].shape)
         matrix, (mean, variance) = weights["recurrent"], drive
-        kernels.fast_elman_forward(self._kind, mean, variance, matrix, _p_keep(matrix, mask), tape)
-        return Tape(states=tape[0], activations=tape[0], saved=(tape,))
+        p_keep = _p_keep(matrix, mask)
+        kernels.fast_elman_forward(self._kind, mean, variance, matrix, p_keep, means, mus, s2s, spreads)
+        return Tape(states=means, activations=means, saved=(mus, s2s, spreads))
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        (held,) = tape.saved
+        mus, s2s, spreads = tape.saved
         delta, epsilon = torch.empty_like(tape.states), torch.empty_like(tape.states)
         matrix = weights["recurrent"]
         p_keep = _p_keep(matrix, mask)
-        kernels.fast_elman_backward(self._kind, held, matrix, p_keep, cotangent, delta, epsilon)
+        kernels.fast_elman_backward(self._kind, tape.states, mus, s2s, matrix, p_keep, cotangent, delta, epsilon)
         through_mean = recurrent_gradient(tape.states, None, delta)
-        through_variance = recurrent_gradient(held[3], None, epsilon)
+        through_variance = recurrent_gradient(spreads, None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
         return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
 

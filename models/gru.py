@@ -90,6 +90,17 @@ class Gru(Cell):
         gradients = recurrent_gradients(states, mask, delta, d_reset)
         return Flow(net=delta, drive=(delta,), weights=gradients, carousel=None)
 
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """The product rule on ``n_t = tanh(drive_n + r q)`` and ``h_t = n_t + z (h_{t-1} - n_t)``."""
+        (u,) = before
+        n_rows = u.shape[1]
+        q = tape.saved[0][:, t, :n_rows]
+        r, z, n = tape.activations[:, t, :n_rows].chunk(3, dim=-1)
+        d_r, d_z, d_q = torch.bmm(u, weights["recurrent"]).chunk(3, dim=-1)
+        d_n = tanh_backward(q * sigmoid_backward(d_r, r) + r * d_q, n)
+        gap = tape.states[:, t - 1, :n_rows] - n if t > 0 else -n
+        return (d_n + z * (u - d_n) + gap * sigmoid_backward(d_z, z),)
+
     def relative_slope(self, activations: Tensor) -> Tensor:
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
         r, z, n = activations.chunk(3, dim=-1)

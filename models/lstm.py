@@ -96,6 +96,18 @@ class Lstm(Cell):
         gradient = recurrent_gradient(states, mask, delta)
         return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=carousel)
 
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """The product rule on ``c_t = f c_{t-1} + i g`` and ``h_t = o tanh(c_t)``."""
+        (hidden, cell), n = before, before[0].shape[1]
+        cells, squashed = tape.saved
+        i, f, g, o = tape.activations[:, t, :n].chunk(4, dim=-1)
+        d_i, d_f, d_g, d_o = torch.bmm(hidden, weights["recurrent"]).chunk(4, dim=-1)
+        after = f * cell + g * sigmoid_backward(d_i, i) + i * tanh_backward(d_g, g)
+        if t > 0:
+            after += cells[:, t - 1, :n] * sigmoid_backward(d_f, f)
+        flat = squashed[:, t, :n]
+        return flat * sigmoid_backward(d_o, o) + o * tanh_backward(after, flat), after
+
     def relative_slope(self, activations: Tensor) -> Tensor:
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
         i, f, g, o = activations.chunk(4, dim=-1)

@@ -191,7 +191,11 @@ class Network:
         # Var[z x] = p (1 - p) x^2: a dropped-out input is a Bernoulli variable times a constant.
         squares = inputs if is_code(inputs) else inputs.square()
         variance = project(squares, p_keep * (1 - p_keep) * weights["input"].square(), None)
-        return (mean, variance), keep.recurrent[:, None, None]
+        return (mean, variance), self.gain(keep)
+
+    def gain(self, keep: Keep | None) -> Tensor | None:
+        """Fast dropout's probability of keeping a recurrent unit, ``[K, 1, 1]``; None for other kinds."""
+        return keep.recurrent[:, None, None] if self.dropout is Dropout.FAST and keep is not None else None
 
     def _noisy_drive(
         self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise

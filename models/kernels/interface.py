@@ -97,18 +97,30 @@ class Kernels(Protocol):
         """
 
     def fast_elman_forward(
-        self, kind: int, drive_mean: Tensor, drive_variance: Tensor, matrix: Tensor, p_keep: Tensor, tape: Tensor
+        self,
+        kind: int,
+        drive_mean: Tensor,
+        drive_variance: Tensor,
+        matrix: Tensor,
+        p_keep: Tensor,
+        means: Tensor,
+        mus: Tensor,
+        s2s: Tensor,
+        spreads: Tensor,
     ) -> None:
         """``(m_t, v_t)`` = moments of f(a) for ``a ~ N(mu_t, s2_t)``.
 
         ``mu_t = drive_mean + p m_{t-1} W``, ``s2_t = drive_variance + p (v_{t-1} + (1 - p) m_{t-1}^2) (W * W)``;
-        ``p_keep`` is p, ``[K, 1, 1]``. Writes m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, ``[4, K, T, B, H]``.
+        ``p_keep`` is p, ``[K, 1, 1]``. Writes m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, each
+        ``[K, T, B, H]``.
         """
 
     def fast_elman_backward(
         self,
         kind: int,
-        tape: Tensor,
+        means: Tensor,
+        mus: Tensor,
+        s2s: Tensor,
         matrix: Tensor,
         p_keep: Tensor,
         cotangent: Tensor,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from models.cell import State, Tape, Weights
 from models.network import Keep, Network
@@ -62,7 +61,7 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Task, bat
     if flow.carousel is not None:
         curves["carousel"] = error_flow(flow.carousel)
     columns = {**_recurrent_columns(network, weights), **_state_columns(network, tape)}
-    columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, batch)
+    columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
     scalars = {name: column.tolist() for name, column in columns.items()}
     probes = []
     for k in range(curves["net"].shape[0]):
@@ -117,7 +116,7 @@ def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
 
 
 @torch.no_grad()
-def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, batch: Batch) -> Tensor:
+def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tape: Tape) -> Tensor:
     """Mean growth of a random tangent vector along the probe's trajectories, in nats per step.
 
     ``(1/T) sum_t ln |J_t u_t| / |u_t|`` with ``u_{t+1} = J_t u_t / |J_t u_t|`` and J_t the Jacobian of the whole state
@@ -128,26 +127,18 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, bat
 
     Source: Benettin et al. 1980, Meccanica 15:9, the largest exponent. Differs: finite T, no transient is left out.
     """
-    drives, gain = network.drive(weights, batch.inputs, keep)
-    drives = tuple(part[:, :, :N_TANGENTS] for part in drives)
-    recurrent = network.recurrent(weights)
-    state: State = network.cell.start(tuple(part[:, 0] for part in drives))
-    generator = stream(0, "lyapunov", device=str(state[0].device))
+    recurrent, gain = network.recurrent(weights), network.gain(keep)
+    start: State = network.cell.start((tape.activations[:, 0, :N_TANGENTS],))
+    generator = stream(0, "lyapunov", device=str(start[0].device))
     tangent: State = tuple(
         torch.randn(part.shape[1:], generator=generator, device=part.device, dtype=part.dtype).expand_as(part)
-        for part in state
+        for part in start
     )
-    growth = torch.zeros(state[0].shape[:2], dtype=torch.float64, device=state[0].device)
-    length = drives[0].shape[1]
+    growth = torch.zeros(start[0].shape[:2], dtype=torch.float64, device=start[0].device)
+    length = tape.states.shape[1]
     tangent, _ = _normalised(tangent)
     for t in range(length):
-        with forward_ad.dual_level():
-            dual = tuple(map(forward_ad.make_dual, state, tangent))
-            after = network.cell.step(recurrent, dual, tuple(part[:, t] for part in drives), gain)
-            pairs = list(map(forward_ad.unpack_dual, after))
-            state = tuple(pair.primal for pair in pairs)
-            tangent = tuple(torch.zeros_like(p.primal) if p.tangent is None else p.tangent for p in pairs)
-        tangent, norm = _normalised(tangent)
+        tangent, norm = _normalised(network.cell.tangent(recurrent, tape, t, tangent, gain))
         growth += norm.double().log()
     return growth.mean(1) / length
 

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.autograd import grad, gradcheck
+from torch.autograd import forward_ad, grad, gradcheck
 
 from models import CELLS, FAST_CELLS
 from models.cell import Cell, Drive, Weights
@@ -109,6 +109,25 @@ def test_unroll_equals_its_reference(cell: Cell, fast: bool, masked: bool, sizes
     # A recurrent weight does not matter in a sequence of one step, and autograd then calls it unused.
     expected = grad(read, case.leaves, case.cotangent, allow_unused=True, materialize_grads=True)
     assert_close(run(cell, case), (read, *expected))
+
+
+@every_cell
+def test_tangent_is_the_forward_derivative_of_a_step(cell: Cell, fast: bool) -> None:
+    case = draw(cell, fast)
+    weights = {name: weight.detach() for name, weight in case.weights.items()}
+    drive, mask, n = tuple(part.detach() for part in case.drive), case.mask if fast else None, 2
+    tape = cell.forward(weights, drive, mask)
+    generator = Generator().manual_seed(1)
+    state = cell.start(tuple(part[:, 0, :n] for part in drive))
+    for t in range(drive[0].shape[1]):
+        tangent = tuple(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in state)
+        step = tuple(part[:, t, :n] for part in drive)
+        with forward_ad.dual_level():
+            after = cell.step(weights, tuple(map(forward_ad.make_dual, state, tangent)), step, mask)
+            pairs = [forward_ad.unpack_dual(part) for part in after]
+            expected = tuple(pair.tangent.clone() for pair in pairs)
+            state = tuple(pair.primal.clone() for pair in pairs)
+        assert_close(cell.tangent(weights, tape, t, tangent, mask), expected)
 
 
 @every_cell

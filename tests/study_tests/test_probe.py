@@ -103,7 +103,8 @@ def test_lyapunov_exponent_is_the_logarithm_of_an_orthogonal_rectifiers_gain() -
     # With all units active the Jacobian is 0.9 times the identity, at every step.
     weights["recurrent"] = 0.9 * torch.eye(N_HIDDEN, dtype=torch.float64).unsqueeze(0)
     weights["input"] = torch.ones_like(weights["input"])
-    found = lyapunov_exponent(net, weights, None, batch())
+    drive, _ = net.drive(weights, batch().inputs, None)
+    found = lyapunov_exponent(net, weights, None, net.cell.forward(net.recurrent(weights), drive, None))
     assert found.item() == pytest.approx(math.log(0.9), rel=1e-12)
 
 

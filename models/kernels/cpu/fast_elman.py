@@ -17,7 +17,7 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 @compiled
-def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last, top, bottom):
+def forward(kind, drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, spreads, first, last, top, bottom):
     """``(m_t, v_t)`` = moments of f(a), ``a ~ N(drive_mean + p m W, drive_variance + p (v + (1 - p) m^2) (W * W))``.
 
     Args:
@@ -26,7 +26,10 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last,
         drive_variance: ``[K, T, B, H]``.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
-        tape: m_t, mu_t, s2_t and ``v_t + (1 - p) m_t^2``, ``[4, K, T, B, H]``, written.
+        means: m_t, ``[K, T, B, H]``, written.
+        mus: mu_t, likewise.
+        s2s: s2_t, likewise.
+        spreads: ``v_t + (1 - p) m_t^2``, likewise.
         first: first member.
         last: one past the last member.
         top: first row.
@@ -38,7 +41,7 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last,
     drive_means, drive_variances = drive_mean.reshape(-1), drive_variance.reshape(-1)
     matrices = matrix.reshape(-1)
     kept, kept_square = np.zeros(n_hidden * width, drive_mean.dtype), np.zeros(n_hidden * width, drive_mean.dtype)
-    means, mus, s2s, spreads = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1), tape[3].reshape(-1)
+    all_means, all_mus, all_s2s, all_spreads = means.reshape(-1), mus.reshape(-1), s2s.reshape(-1), spreads.reshape(-1)
     net, net_square = np.zeros(n_rows * width, drive_mean.dtype), np.zeros(n_rows * width, drive_mean.dtype)
     start = np.zeros(size, drive_mean.dtype)
     number = drive_mean.dtype.type
@@ -53,12 +56,20 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last,
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             before = at - stride if t > 0 else 0
-            product(False, means if t > 0 else start, before, n_hidden, kept, net, n_rows, n_hidden, width)
+            product(False, all_means if t > 0 else start, before, n_hidden, kept, net, n_rows, n_hidden, width)
             product(
-                False, spreads if t > 0 else start, before, n_hidden, kept_square, net_square, n_rows, n_hidden, width
+                False,
+                all_spreads if t > 0 else start,
+                before,
+                n_hidden,
+                kept_square,
+                net_square,
+                n_rows,
+                n_hidden,
+                width,
             )
-            mean, mu = means[at : at + size], mus[at : at + size]
-            s2, spread = s2s[at : at + size], spreads[at : at + size]
+            mean, mu = all_means[at : at + size], all_mus[at : at + size]
+            s2, spread = all_s2s[at : at + size], all_spreads[at : at + size]
             for r in range(n_rows):
                 start_row, end_row, net_at = r * n_hidden, (r + 1) * n_hidden, r * width
                 mu_row, net_row = mu[start_row:end_row], net[net_at : net_at + n_hidden]
@@ -106,12 +117,14 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, tape, first, last,
 
 
 @compiled
-def backward(kind, tape, matrix, p_keep, cotangent, delta, epsilon, first, last, top, bottom):
+def backward(kind, means, mus, s2s, matrix, p_keep, cotangent, delta, epsilon, first, last, top, bottom):
     """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
     Args:
         kind: which f.
-        tape: what ``forward`` wrote.
+        means: what ``forward`` wrote.
+        mus: see means.
+        s2s: see means.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
         cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
@@ -127,7 +140,7 @@ def backward(kind, tape, matrix, p_keep, cotangent, delta, epsilon, first, last,
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     matrices, readings = matrix.reshape(-1), cotangent.reshape(-1)
     to_mean, to_variance = np.zeros(n_hidden * width, delta.dtype), np.zeros(n_hidden * width, delta.dtype)
-    means, mus, s2s = tape[0].reshape(-1), tape[1].reshape(-1), tape[2].reshape(-1)
+    all_means, all_mus, all_s2s = means.reshape(-1), mus.reshape(-1), s2s.reshape(-1)
     deltas, epsilons = delta.reshape(-1), epsilon.reshape(-1)
     net, net_square = np.zeros(n_rows * width, delta.dtype), np.zeros(n_rows * width, delta.dtype)
     d_mean, d_variance = np.zeros(size, delta.dtype), np.zeros(size, delta.dtype)
@@ -144,7 +157,7 @@ def backward(kind, tape, matrix, p_keep, cotangent, delta, epsilon, first, last,
             to_mean[x] *= p_keep[k]
         for t in range(n_steps - 1, -1, -1):
             at = (k * n_steps + t) * stride + top * n_hidden
-            mean, mu, s2 = means[at : at + size], mus[at : at + size], s2s[at : at + size]
+            mean, mu, s2 = all_means[at : at + size], all_mus[at : at + size], all_s2s[at : at + size]
             d_mu, d_s2 = deltas[at : at + size], epsilons[at : at + size]
             if t == n_steps - 1:
                 d_mean[:] = 0

@@ -74,18 +74,35 @@ def gru_backward(
 
 
 def fast_elman_forward(
-    kind: int, drive_mean: Tensor, drive_variance: Tensor, matrix: Tensor, p_keep: Tensor, tape: Tensor
+    kind: int,
+    drive_mean: Tensor,
+    drive_variance: Tensor,
+    matrix: Tensor,
+    p_keep: Tensor,
+    means: Tensor,
+    mus: Tensor,
+    s2s: Tensor,
+    spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
     held = (drive_mean, drive_variance, matrix, p_keep.flatten())
-    over_rows(fast_elman.forward, *_grid(drive_mean), kind, *held, tape)
+    over_rows(fast_elman.forward, *_grid(means), kind, *held, means, mus, s2s, spreads)
 
 
 def fast_elman_backward(
-    kind: int, tape: Tensor, matrix: Tensor, p_keep: Tensor, cotangent: Tensor, delta: Tensor, epsilon: Tensor
+    kind: int,
+    means: Tensor,
+    mus: Tensor,
+    s2s: Tensor,
+    matrix: Tensor,
+    p_keep: Tensor,
+    cotangent: Tensor,
+    delta: Tensor,
+    epsilon: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    over_rows(fast_elman.backward, *_grid(delta), kind, tape, matrix, p_keep.flatten(), cotangent, delta, epsilon)
+    held = (means, mus, s2s, matrix, p_keep.flatten())
+    over_rows(fast_elman.backward, *_grid(delta), kind, *held, cotangent, delta, epsilon)
 
 
 def _grid(states: Tensor) -> tuple[int, int]:

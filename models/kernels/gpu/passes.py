@@ -88,17 +88,34 @@ def gru_backward(
 
 
 def fast_elman_forward(
-    kind: int, drive_mean: Tensor, drive_variance: Tensor, matrix: Tensor, p_keep: Tensor, tape: Tensor
+    kind: int,
+    drive_mean: Tensor,
+    drive_variance: Tensor,
+    matrix: Tensor,
+    p_keep: Tensor,
+    means: Tensor,
+    mus: Tensor,
+    s2s: Tensor,
+    spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    _launch(fast_elman.forward, tape[0], SMALL, drive_mean, drive_variance, matrix, p_keep, *tape, KIND=kind)
+    arguments = (drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, spreads)
+    _launch(fast_elman.forward, means, SMALL, *arguments, KIND=kind)
 
 
 def fast_elman_backward(
-    kind: int, tape: Tensor, matrix: Tensor, p_keep: Tensor, cotangent: Tensor, delta: Tensor, epsilon: Tensor
+    kind: int,
+    means: Tensor,
+    mus: Tensor,
+    s2s: Tensor,
+    matrix: Tensor,
+    p_keep: Tensor,
+    cotangent: Tensor,
+    delta: Tensor,
+    epsilon: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (*tape[:3], matrix, p_keep, cotangent, delta, epsilon, cotangent.shape[1])
+    arguments = (means, mus, s2s, matrix, p_keep, cotangent, delta, epsilon, cotangent.shape[1])
     _launch(fast_elman.backward, delta, SMALL, *arguments, KIND=kind)
 
 
