@@ -114,7 +114,9 @@ def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Pat
 @pytest.mark.parametrize("way", ["SIGINT", "SIGTERM", "stop"])
 def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path: Path, way: str) -> None:
     home = tmp_path / "home"
-    with running(home, "launch", spec_file(tmp_path), "--workers", "2") as driver:
+    # The command takes seconds to start, in which the study must not end by itself.
+    longer = ["--set", "training.n_updates=60000"] if way == "stop" else []
+    with running(home, "launch", spec_file(tmp_path), "--workers", "2", *longer) as driver:
         wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
         if way == "stop":
             assert "is stopped" in longlag(home, "stop", "tiny").stdout
