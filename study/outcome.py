@@ -100,7 +100,7 @@ class Outcome:
 
     ``rungs`` are the evaluations of the final ladder in increasing length, up to and including the first unsolved one.
     ``confirmed`` is ``best_rung`` measured once more, on sequences that nothing was chosen by: the best of many trials
-    is luckier on those that made it the best.
+    is luckier on those that made it the best. Only a trial that can be the best of its model has it, see ``Bracket``.
     ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer; ``metrics`` holds the last value of every metric.
     ``reason`` is empty, or says why the trial failed.
     """
@@ -120,6 +120,11 @@ class Outcome:
     def value(self) -> float:
         """The objective: dependency length plus partial credit for the first unsolved rung, in steps."""
         return self.dependency_length + self.skill
+
+    @property
+    def order(self) -> tuple[float, bool]:
+        """Sorts the best first; of equal values the one that was measured on its full budget is the safer choice."""
+        return -self.value, self.status is Status.PRUNED
 
     @property
     def best_rung(self) -> Rung | None:

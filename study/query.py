@@ -28,8 +28,7 @@ def best(
         and (model is None or record.key.model == model)
         and (min_length is None or record.outcome.dependency_length >= min_length)
     ]
-    # A complete trial was measured on its full budget: of equal values it is the safer choice.
-    found.sort(key=lambda pair: (-pair[0].value, pair[0].status is Status.PRUNED, pair[1].key.number))
+    found.sort(key=lambda pair: (pair[0].order, pair[1].key.number))
     return [record for _, record in found][:top]
 
 

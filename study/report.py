@@ -15,7 +15,8 @@ from study.record import TrialRecord
 
 _FIXED = (
     *("study", "task", "model", "cell", "number", "run_id", "status", "seed", "value", "dependency_length", "skill"),
-    *(f"error.{name}" for name in ("length", "lag", "n_failed", "n_sequences", "error", "low", "high", "solved")),
+    *(f"error.{name}" for name in ("length", "lag", "n_failed", "n_sequences", "error", "low", "high")),
+    *("error.solved", "error.confirmed"),
     *("diverged", "n_updates", "reason"),
 )
 """Columns of a CSV file that do not depend on what is searched or measured."""
@@ -27,7 +28,8 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 class Answer:
     """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
 
-    ``rung`` is the longest solved one, or the first unsolved one where none is, as the confirming sequences have it;
+    ``rung`` is the longest solved one, or the first unsolved one where none is, as the confirming sequences have it:
+    those on which the trial became the best would flatter it;
     ``decay_rate`` is in nats per step, ``half_life`` in steps.
     """
 
@@ -74,7 +76,7 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
     }
     if outcome is None:
         return described
-    rung = outcome.confirmed
+    rung = outcome.confirmed or outcome.best_rung
     return described | {
         "status": str(outcome.status),
         "value": _plain(outcome.value),
@@ -82,7 +84,8 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "skill": _plain(outcome.skill),
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
-        "error": None if rung is None else _error(rung) | {"solved": outcome.dependency_length > 0},
+        "error": None if rung is None else _error(rung)
+        | {"solved": outcome.dependency_length > 0, "confirmed": outcome.confirmed is not None},
         "ladder": [_error(one) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,

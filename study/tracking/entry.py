@@ -116,8 +116,8 @@ def model_answers(outcomes: Mapping[TrialKey, Outcome]) -> tuple[ModelAnswer, ..
         ModelAnswer(
             model=model,
             lengths=tuple(outcome.dependency_length for outcome in by_model[model]),
-            # Of equals the one measured on its full budget, then the one asked first, as queries have it.
-            best=min(by_model[model], key=lambda outcome: (-outcome.value, outcome.status is Status.PRUNED)),
+            # Of equals the one asked first, as queries have it.
+            best=min(by_model[model], key=lambda outcome: outcome.order),
         )
         for model in dict.fromkeys(key.model for key in outcomes)
         if model in by_model

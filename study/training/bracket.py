@@ -41,7 +41,8 @@ class Bracket:
 
     At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
     member whose parameters are not finite, or that solves the whole ladder, leaves at once. Whoever leaves is measured
-    on ``n_final`` fresh sequences, which decide its objective, and at one length on as many more, which decide nothing.
+    on ``n_final`` fresh sequences, which decide its objective. The best of those that leave together, and so also the
+    best of the model, is measured at one length on as many more, which decide nothing.
 
     Source: Jamieson & Talwalkar 2016 (successive halving). Differs: one bracket, members may leave early.
     """
@@ -104,8 +105,6 @@ class Bracket:
         elif at in training.rungs or at % training.evaluate_every == 0:
             leaving = self._halve(metrics)
         leaving |= {k: Status.COMPLETE for k in alive if diverged[k]}
-        if not leaving:
-            return []
         order = sorted(leaving)
         final = dict(zip(order, self.stack.evaluate(f"final/{at}", training.n_final, order), strict=True))
         for k in order:
@@ -113,6 +112,8 @@ class Bracket:
             unpruned = at < training.n_updates and leaving[k] is Status.COMPLETE and not diverged[k]
             if unpruned and not self._solves_all(final[k]):
                 del leaving[k]
+        if not leaving:
+            return []
         outcomes = {k: self._outcome(leaving[k], final[k], diverged[k], probes[k]) for k in sorted(leaving)}
         departures = [
             Departure(number=self.stack.members[k].number, outcome=outcome, weights=self.stack.member_weights(k))
@@ -153,17 +154,14 @@ class Bracket:
         )
 
     def _confirmed(self, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
-        """The outcomes of members by index, each with its best rung measured again."""
-        lengths: dict[int, list[int]] = {}
-        for k, outcome in outcomes.items():
-            if outcome.best_rung is not None:
-                lengths.setdefault(outcome.best_rung.length, []).append(k)
-        purpose, n_sequences = f"confirmed/{self.stack.n_updates}", self.plan.training.n_final
-        again: dict[int, Rung] = {}
-        for length, indices in lengths.items():
-            measured = self.stack.evaluate(purpose, n_sequences, indices, (length,))
-            again |= {k: rung for k, (rung,) in zip(indices, measured, strict=True)}
-        return {k: replace(outcome, confirmed=again.get(k)) for k, outcome in outcomes.items()}
+        """The outcomes of members by index, the best with its best rung measured again."""
+        best = min(outcomes, key=lambda k: (outcomes[k].order, self.stack.members[k].number))
+        chosen = outcomes[best].best_rung
+        if chosen is None:
+            return dict(outcomes)
+        purpose = f"confirmed/{self.stack.n_updates}"
+        ((again,),) = self.stack.evaluate(purpose, self.plan.training.n_final, [best], (chosen.length,))
+        return {**outcomes, best: replace(outcomes[best], confirmed=again)}
 
     def _value(self, rungs: Sequence[Rung]) -> float:
         shortest = self.plan.training.shortest

@@ -147,14 +147,20 @@ def test_the_recorded_error_is_measured_on_sequences_that_nothing_was_chosen_by(
 
     monkeypatch.setattr(bracket.stack, "evaluate", lucky)
     monkeypatch.setattr(bracket, "_solves_all", lambda rungs: True)
-    departures = bracket.advance().departures
-    assert len(departures) == 2
-    for one in departures:
-        confirmed = one.outcome.confirmed
-        assert confirmed is not None
-        assert (confirmed.length, confirmed.n_sequences) == (one.outcome.rungs[-1].length, 1000)
-        # Five updates teach nothing: of four classes, three are wrong.
-        assert confirmed.error > 0.5
+    best, other = (one.outcome for one in bracket.advance().departures)
+    confirmed = best.confirmed
+    assert confirmed is not None
+    assert (confirmed.length, confirmed.n_sequences) == (best.rungs[-1].length, 1000)
+    # Five updates teach nothing: of four classes, three are wrong.
+    assert confirmed.error > 0.5
+    # Of equals the earlier number is the best; nobody asks how lucky the others were.
+    assert other.confirmed is None
+
+
+def test_the_best_of_a_study_is_confirmed_whenever_it_leaves() -> None:
+    _, left = play(Bracket(plan()))
+    best = min(left, key=lambda number: (left[number].outcome.order, number))
+    assert left[best].outcome.confirmed is not None
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -112,9 +112,19 @@ def test_rows_are_plain_json_without_non_finite_numbers() -> None:
         "error": 0.002,
         "interval": [pytest.approx(0.00055, abs=1e-5), pytest.approx(0.00726, abs=1e-5)],
         "solved": True,
+        "confirmed": True,
     }
     assert complete["metrics"] == {"gradient/decay_rate": -0.1, "gradient/half_life": "inf"}
     assert row(RECORDS[4], "temporal_order", "elman_tanh")["reason"] == "Traceback: boom"
+
+
+def test_a_row_says_whether_the_error_is_a_confirmed_one() -> None:
+    outcome = RECORDS[0].outcome
+    assert outcome is not None
+    described = row(replace(RECORDS[0], outcome=replace(outcome, confirmed=None)), "temporal_order", "elman_tanh")
+    error = described["error"]
+    assert isinstance(error, dict)
+    assert (error["length"], error["n_failed"], error["confirmed"]) == (10, outcome.rungs[0].n_failed, False)
 
 
 def test_flat_joins_names_and_leaves_the_ladder_out() -> None:
