@@ -84,8 +84,9 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "skill": _plain(outcome.skill),
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
-        "error": None if rung is None else _error(rung)
-        | {"solved": outcome.dependency_length > 0, "confirmed": outcome.confirmed is not None},
+        "error": None
+        if rung is None
+        else _error(rung) | {"solved": outcome.dependency_length > 0, "confirmed": outcome.confirmed is not None},
         "ladder": [_error(one) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,

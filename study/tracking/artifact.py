@@ -54,14 +54,14 @@ def write_artifacts(folder: Path, entry: TrialClosed) -> None:
         (folder / "error_flow.json").write_text(json.dumps({"g": curve}), encoding="utf-8")
     if entry.weights is not None and Path(entry.weights).exists():
         shutil.copyfile(entry.weights, folder / WEIGHTS)
-    if entry.figures and outcome.status is not Status.FAILED:
-        from study.tracking.figure import error_flow_figure, ladder_figure
+    if outcome.status is not Status.FAILED:
+        from study.tracking.trial_figure import error_flow_svg, ladder_svg
 
         title = str(entry.key)
         if outcome.error_flow:
-            error_flow_figure(outcome, title).savefig(folder / "error_flow.png")
+            (folder / "error_flow.svg").write_text(error_flow_svg(outcome, title), encoding="utf-8")
         if outcome.rungs:
-            ladder_figure(outcome, title).savefig(folder / "ladder.png")
+            (folder / "ladder.svg").write_text(ladder_svg(outcome, title), encoding="utf-8")
 
 
 def draw_answer(file: Path, answers: Sequence[ModelAnswer], study: str) -> None:

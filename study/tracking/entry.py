@@ -64,7 +64,6 @@ class TrialClosed:
     key: TrialKey
     outcome: Outcome
     weights: str | None
-    figures: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Figures, drawn without a display: pure functions from outcomes to matplotlib figures."""
+"""Figures of studies, drawn by matplotlib without a display, and the look that all figures share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from study.outcome import Outcome, Rung
+from study.outcome import Outcome
 from study.tracking.entry import ModelAnswer
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#000000")
@@ -21,63 +21,8 @@ STYLES = ("-", "--", "-.", ":")
 
 INK, FAINT = "#333333", "#C8C8C8"
 
-SOLVED = 0.01
-"""Error below which a length is solved."""
-
 DEEPEST = 1e-12
 """Error flow relative to its maximum at which a figure ends: below lie only rounding errors."""
-
-
-def error_flow_figure(outcome: Outcome, title: str) -> Figure:
-    """The error signal g(k) at k steps before the answer, on a logarithmic scale, with its horizon.
-
-    Args:
-        outcome: of a trial; without error flow the axes stay empty.
-        title: above the figure.
-    """
-    figure, (axes,) = _figure(f"Error flow of {title}", n_panels=1)
-    _set_flow_axes(axes, [outcome])
-    _draw_flow(axes, outcome, COLOURS[0], "-", "g(k)")
-    horizon, half_life = (outcome.metrics.get(f"gradient/{name}", math.nan) for name in ("horizon", "half_life"))
-    if horizon > 0:
-        label = f"horizon: {horizon:.0f} steps (g(k) ≥ g(1)/1000)"
-        axes.axvline(horizon, color=COLOURS[1], linestyle="--", linewidth=1.5, label=label)
-    if half_life > 0:
-        text = f"half-life: {half_life:.3g} steps" if half_life < math.inf else "does not decay"
-        axes.plot([], [], linestyle="none", label=text)
-    _legend(axes, "upper right")
-    return figure
-
-
-def ladder_figure(outcome: Outcome, title: str) -> Figure:
-    """The error at each sequence length with its Wilson 95 % interval, and the line below which a length is solved.
-
-    Args:
-        outcome: of a trial, with at least one rung.
-        title: above the figure.
-    """
-    steps = f"{outcome.dependency_length} steps" if outcome.dependency_length else "none"
-    figure, (axes,) = _figure(f"Ladder of {title}: dependency learned {steps}", n_panels=1)
-    axes.axhspan(-SOLVED, SOLVED, color=COLOURS[2], alpha=0.12, linewidth=0)
-    axes.axhline(SOLVED, color=COLOURS[2], linewidth=1.5)
-    for solved, face, label in ((True, COLOURS[0], "solved: error below 1 %"), (False, "white", "not solved")):
-        rungs = [rung for rung in outcome.rungs if rung.solved is solved]
-        if rungs:
-            _draw_rungs(axes, rungs, face, label)
-    axes.set_xscale("log")
-    lengths = [rung.length for rung in outcome.rungs]
-    shown = lengths[:: -(-len(lengths) // 10)]
-    axes.set_xticks(shown, [str(length) for length in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(lengths[0] / 1.25, lengths[-1] * 1.25)
-    # Linear below the line, so that an error of nothing has its place, logarithmic above it.
-    axes.set_yscale("symlog", linthresh=SOLVED, linscale=0.6)
-    axes.set_ylim(-0.08 * SOLVED, 1.3)
-    axes.set_yticks([0, SOLVED, 0.1, 1], ["0", "1 %", "10 %", "100 %"])
-    axes.set_xlabel("sequence length T (time steps)")
-    axes.set_ylabel("failed sequences, with 95 % interval")
-    _legend(axes, "upper left")
-    return figure
 
 
 def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
@@ -87,8 +32,10 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
         answers: one of each model; the order from top to bottom.
         title: above the figure.
     """
+    height = max(4.2, 1.6 + 0.62 * len(answers))
+    figure, (left, right) = empty_figure(n_panels=2, height=height)
     heading = f"Who learned how long a dependency? {title}"
-    figure, (left, right) = _figure(heading, n_panels=2, height=max(4.2, 1.6 + 0.62 * len(answers)))
+    figure.suptitle(heading, x=0.5, y=1 - 0.12 / height, va="top", fontsize=12, color=INK, fontweight="bold")
     figure.subplots_adjust(left=min(0.3, 0.03 + 0.009 * max(len(answer.model) for answer in answers)))
     longest = max(max(answer.lengths) for answer in answers)
     for row, answer in enumerate(answers):
@@ -107,15 +54,17 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     left.grid(visible=False, axis="y")
     left.tick_params(axis="y", length=0)
     left.set_xlabel("dependency length learned (time steps)\nbar: best trial, dots: all trials")
-    _set_flow_axes(right, [answer.best for answer in answers])
-    _legend(right, "best", title="best trial of")
+    name_flow_axes(right)
+    _limit_flow_axes(right, [answer.best for answer in answers])
+    if right.get_legend_handles_labels()[0]:
+        right.legend(loc="best", title="best trial of", edgecolor="none", framealpha=0.85)
     return figure
 
 
-def _figure(title: str, *, n_panels: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    """An empty figure of one look; the canvas makes it drawable without the global state of pyplot."""
+def empty_figure(*, n_panels: int, height: float = 4.2, dpi: int = 110) -> tuple[Figure, list[Axes]]:
+    """A figure of one look without anything in it; the canvas makes it drawable without the global state of pyplot."""
     width = 6.4 if n_panels == 1 else 11.0
-    figure = Figure(figsize=(width, height), dpi=110)
+    figure = Figure(figsize=(width, height), dpi=dpi)
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(1, n_panels, squeeze=False)[0])
     figure.subplots_adjust(
@@ -125,7 +74,6 @@ def _figure(title: str, *, n_panels: int, height: float = 4.2) -> tuple[Figure, 
         top=1 - 0.55 / height,
         wspace=0.2,
     )
-    figure.suptitle(title, x=0.5, y=1 - 0.12 / height, va="top", fontsize=12, color=INK, fontweight="bold")
     for axes in panels:
         axes.grid(color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -136,13 +84,17 @@ def _figure(title: str, *, n_panels: int, height: float = 4.2) -> tuple[Figure, 
     return figure, panels
 
 
-def _set_flow_axes(axes: Axes, outcomes: Sequence[Outcome]) -> None:
-    """Name the axes of error flow, and end them where only rounding errors lie."""
+def name_flow_axes(axes: Axes) -> None:
+    """Label and scale the axes that error flow is drawn on."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(_power))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("k, steps before the answer")
     axes.set_ylabel("error signal g(k)")
+
+
+def _limit_flow_axes(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """End the axes where only rounding errors lie."""
     shown = [value for outcome in outcomes for value in outcome.error_flow if 0 < value < math.inf]
     if shown:
         # Three decades at least, so that a signal that keeps its size looks like one; room above for the legend.
@@ -164,26 +116,3 @@ def _draw_flow(axes: Axes, outcome: Outcome, colour: str, style: str, label: str
     if not curve:
         return
     axes.plot(range(1, len(curve) + 1), curve, style, color=colour, linewidth=2, label=label)
-
-
-def _draw_rungs(axes: Axes, rungs: Sequence[Rung], face: str, label: str) -> None:
-    errors = [rung.error for rung in rungs]
-    below = [max(0.0, rung.error - rung.interval[0]) for rung in rungs]
-    above = [max(0.0, rung.interval[1] - rung.error) for rung in rungs]
-    axes.errorbar(
-        [rung.length for rung in rungs],
-        errors,
-        yerr=[below, above],
-        fmt="o",
-        color=COLOURS[0],
-        markerfacecolor=face,
-        markersize=7,
-        capsize=4,
-        clip_on=False,
-        label=label,
-    )
-
-
-def _legend(axes: Axes, place: str, title: str | None = None) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place, title=title, edgecolor="none", framealpha=0.85)

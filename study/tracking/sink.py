@@ -95,17 +95,16 @@ class MlflowSink:
         if numbers:
             self._append(MetricsLogged(key=key, metrics=numbers))
 
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None, figures: bool = True) -> None:
+    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
         """A trial has ended.
 
         Args:
             key: which one.
             outcome: its metrics go to the run as far as they are final: the last reported values are there already.
             weights: file that is uploaded as ``weights.safetensors``, then deleted.
-            figures: whether to draw the error flow and the ladder.
         """
         path = None if weights is None else str(weights.absolute())
-        self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path, figures=figures))
+        self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path))
 
     def interrupt_trial(self, key: TrialKey) -> None:
         """A trial is left for a later resumption; its run is killed until then."""

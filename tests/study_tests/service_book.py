@@ -129,7 +129,7 @@ def assert_whole(records: list[TrialRecord], uri: str) -> None:
         assert run.data.metrics["objective"] == pytest.approx(record.outcome.value)
         history = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
         assert history == sorted(set(history)), "an update is recorded twice"
-        assert {"weights.safetensors", "study.yaml", "error_flow.png", "ladder.png"} <= {
+        assert {"weights.safetensors", "study.yaml", "error_flow.svg", "ladder.svg"} <= {
             artifact.path for artifact in client.list_artifacts(run.info.run_id)
         }
 

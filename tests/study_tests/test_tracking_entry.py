@@ -61,7 +61,6 @@ entries = st.one_of(
         key=keys,
         outcome=outcomes,
         weights=st.one_of(st.none(), texts),
-        figures=st.booleans(),
     ),
     st.builds(TrialInterrupted, time_ms=numbers, key=keys),
     st.builds(

@@ -223,7 +223,7 @@ def test_sink_keeps_the_weights_until_they_are_uploaded(
 
     monkeypatch.setattr(MlflowClient, "log_artifacts", failing)
     sink = sink_of(home)
-    sink.close_trial(FIRST, OUTCOME, weights, figures=False)
+    sink.close_trial(FIRST, OUTCOME, weights)
     wait_until(lambda: sink.last_error() == "tracking: no artifact store")
     assert weights.read_bytes() == b"tensors"
     assert run_of_trial(client, FIRST).info.status == "RUNNING"

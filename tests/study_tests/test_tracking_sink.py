@@ -75,8 +75,8 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
     assert [row.step for row in client.get_metric_history(run.info.run_id, "loss")] == [10, 20, 30]
     assert artifacts_of(client, run) == {
         "error_flow.json",
-        "error_flow.png",
-        "ladder.png",
+        "error_flow.svg",
+        "ladder.svg",
         "study.yaml",
         "weights.safetensors",
     }
@@ -84,7 +84,7 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
     folder = Path(client.download_artifacts(run.info.run_id, "", str(home)))
     assert json.loads((folder / "error_flow.json").read_text()) == {"g": [1.0, 0.1, 0.0, None]}
     assert (folder / "study.yaml").read_text() == "name: 0\n"
-    assert (folder / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "ladder.svg").read_text().rstrip().endswith("</svg>")
 
 
 def test_sink_keeps_artifacts_beside_an_embedded_database(sink: MlflowSink, home: Path, client: MlflowClient) -> None:
@@ -127,7 +127,7 @@ def test_sink_ends_the_parent_run_as_the_study_ended(
 
 
 def test_sink_finishes_a_pruned_trial_and_fails_a_failed_one(sink: MlflowSink, client: MlflowClient) -> None:
-    sink.close_trial(FIRST, replace(OUTCOME, status=Status.PRUNED, diverged=True), None, figures=False)
+    sink.close_trial(FIRST, replace(OUTCOME, status=Status.PRUNED, diverged=True), None)
     sink.close_trial(SECOND, failed_outcome("Traceback ...\nRuntimeError: out of memory\n"), None)
     assert sink.close(FLUSH_S) == 0
     pruned, failed = run_of_trial(client, FIRST), run_of_trial(client, SECOND)
@@ -135,7 +135,7 @@ def test_sink_finishes_a_pruned_trial_and_fails_a_failed_one(sink: MlflowSink, c
     assert pruned.data.tags["longlag.status"] == "pruned"
     assert pruned.data.tags["longlag.diverged"] == "true"
     assert pruned.data.metrics["diverged"] == 1.0
-    assert artifacts_of(client, pruned) == {"error_flow.json"}
+    assert artifacts_of(client, pruned) == {"error_flow.json", "error_flow.svg", "ladder.svg"}
     assert failed.info.status == "FAILED"
     assert failed.data.tags["longlag.status"] == "failed"
     assert failed.data.tags["longlag.reason"] == "RuntimeError: out of memory"
@@ -173,7 +173,7 @@ def test_sink_takes_an_interrupted_trial_up_in_the_same_run(home: Path, client: 
         (30, 1_000_030),
         (40, 9_000_000),
     ]
-    second.close_trial(FIRST, OUTCOME, None, figures=False)
+    second.close_trial(FIRST, OUTCOME, None)
     assert second.close(FLUSH_S) == 0
     assert run_of_trial(client, FIRST).info.status == "FINISHED"
 
