@@ -47,6 +47,11 @@ class TrialOpened:
     time_ms: int
     card: TrialCard
 
+    @property
+    def key(self) -> TrialKey:
+        """Which trial."""
+        return self.card.key
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsLogged:
@@ -84,7 +89,8 @@ class StudyClosed:
     seconds: Mapping[str, float]
 
 
-Entry = StudyOpened | TrialOpened | MetricsLogged | TrialClosed | TrialInterrupted | StudyClosed
+TrialEntry = TrialOpened | MetricsLogged | TrialClosed | TrialInterrupted
+Entry = StudyOpened | TrialEntry | StudyClosed
 
 
 def encode(entry: Entry) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from study.tracking.entry import (
     StudyClosed,
     StudyOpened,
     TrialClosed,
+    TrialEntry,
     TrialInterrupted,
     TrialOpened,
 )
@@ -33,8 +34,8 @@ ROLE, STATUS, LOGGED = "longlag.role", "longlag.status", "longlag.logged_updates
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
 
-BATCH = 999
-"""Metrics of one request: MLflow takes 1000 entities, one of which is the tag that says how far they go."""
+BATCH = 800
+"""Metrics of one request: MLflow takes 1000 entities, up to 100 of them parameters and as many tags."""
 
 LONGEST_TEXT = 5000
 """Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""
@@ -45,13 +46,26 @@ BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a study lies in MLflow; ``runs`` are its trials', whose metrics are there up to the update ``logged``."""
+    """Where a study lies in MLflow; ``runs`` are its trials', whose metrics are there up to the update ``logged``.
+
+    ``best`` holds the best values of the trials whose runs began here; what others reported earlier, MLflow knows.
+    """
 
     client: MlflowClient
     experiment_id: str
     parents: list[str]
     runs: dict[TrialKey, str]
     logged: dict[TrialKey, int]
+    best: dict[TrialKey, dict[str, float]]
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    """What goes to one run in one request, but for more metrics than one takes."""
+
+    parameters: dict[str, object] = field(default_factory=dict)
+    metrics: list[Metric] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Recorder:
@@ -78,79 +92,102 @@ class Recorder:
         text = server.one_line(error, self._uri)
         return text if isinstance(error, LonglagError) else f"tracking: {text}"
 
-    def record(self, entry: Entry) -> None:
-        """Do what one entry says; raises whatever MLflow raises."""
-        match entry:
-            case StudyOpened():
-                self._open_study(entry)
-            case TrialOpened():
-                self._open_trial(entry)
-            case MetricsLogged():
-                self.record_metrics([entry])
-            case TrialClosed():
-                self._close_trial(entry)
-            case TrialInterrupted(key=key, time_ms=time_ms):
-                self._end(self._run_id(key, time_ms), "KILLED", {STATUS: "interrupted"}, time_ms)
-            case StudyClosed():
-                self._close_study(entry)
-
-    def record_metrics(self, entries: Iterable[MetricsLogged]) -> None:
-        """Send metrics, those of one trial together."""
-        place = self._at()
-        merged: dict[TrialKey, list[Metric]] = {}
+    def record(self, entries: Iterable[Entry]) -> None:
+        """Do what the entries say, those of one trial together; raises whatever MLflow raises."""
+        lives: dict[TrialKey, list[TrialEntry]] = {}
         for entry in entries:
-            held = place.logged.get(entry.key, -1)
-            if fresh := [metric for metric in entry.metrics if metric.update > held]:
-                merged.setdefault(entry.key, []).extend(fresh)
-                # Ahead of the sending; should that fail, everything here is forgotten.
-                place.logged[entry.key] = max(metric.update for metric in fresh)
-        for key, metrics in merged.items():
-            self._log(self._run_id(key, metrics[0].time_ms), metrics, {LOGGED: str(place.logged[key])})
+            if not isinstance(entry, StudyOpened | StudyClosed):
+                lives.setdefault(entry.key, []).append(entry)
+                continue
+            self._record_lives(lives)
+            lives = {}
+            if isinstance(entry, StudyOpened):
+                self._open_study(entry)
+            else:
+                self._close_study(entry)
+        self._record_lives(lives)
+
+    def _record_lives(self, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
+        for key, entries in lives.items():
+            batch = _Batch()
+            for entry in entries:
+                match entry:
+                    case TrialOpened():
+                        self._open_trial(entry, batch)
+                    case MetricsLogged():
+                        self._take_metrics(entry, batch)
+                    case TrialClosed():
+                        self._close_trial(entry, batch)
+                        batch = _Batch()
+                    case TrialInterrupted(time_ms=time_ms):
+                        batch.tags[STATUS] = "interrupted"
+                        self._end(self._run_id(key, time_ms), "KILLED", batch, time_ms)
+                        batch = _Batch()
+            if batch.parameters or batch.metrics or batch.tags:
+                self._send(self._run_id(key, _time_ms(entries[0])), batch)
 
     def _open_study(self, entry: StudyOpened) -> None:
         run_id = self._parent_id(entry.time_ms)
-        self._describe(run_id, entry.parameters, {STATUS: str(Status.RUNNING)})
+        lacking = self._take_up(run_id, entry.parameters)
+        self._send(run_id, _Batch(parameters=lacking, tags={STATUS: str(Status.RUNNING)}))
         self._at().client.log_text(run_id, entry.specification, "study.yaml")
 
-    def _open_trial(self, entry: TrialOpened) -> None:
-        card = entry.card
+    def _open_trial(self, entry: TrialOpened, batch: _Batch) -> None:
+        card, known = entry.card, entry.key in self._at().runs
         run_id = self._run_id(card.key, entry.time_ms)
-        tags = {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
-        self._describe(run_id, card.parameters, tags)
+        batch.parameters |= self._take_up(run_id, card.parameters) if known else card.parameters
+        batch.tags |= {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
         self._at().client.log_text(run_id, card.configuration, "study.yaml")
 
-    def _close_trial(self, entry: TrialClosed) -> None:
-        outcome, client = entry.outcome, self._at().client
+    def _take_metrics(self, entry: MetricsLogged, batch: _Batch) -> None:
+        """Add what MLflow lacks of an entry, and how far the metrics then go."""
+        place = self._at()
+        held = place.logged.get(entry.key, -1)
+        fresh = [metric for metric in entry.metrics if metric.update > held]
+        if not fresh:
+            return
+        self._run_id(entry.key, fresh[0].time_ms)
+        # Ahead of the sending; should that fail, everything here is forgotten.
+        place.logged[entry.key] = max(metric.update for metric in fresh)
+        batch.metrics += fresh
+        batch.tags[LOGGED] = str(place.logged[entry.key])
+        best = place.best.get(entry.key)
+        if best is not None:
+            for metric in fresh:
+                if metric.name in BEST:
+                    best[metric.name] = BEST[metric.name](metric.value, best.get(metric.name, metric.value))
+
+    def _close_trial(self, entry: TrialClosed, batch: _Batch) -> None:
+        outcome = entry.outcome
         run_id = self._run_id(entry.key, entry.time_ms)
-        tags = {STATUS: str(outcome.status), "longlag.diverged": str(outcome.diverged).lower()}
+        batch.tags |= {STATUS: str(outcome.status), "longlag.diverged": str(outcome.diverged).lower()}
         if outcome.status is Status.FAILED:
             # The last line of a traceback names the error; the whole of it is an artifact.
-            tags["longlag.reason"] = (outcome.reason.strip().splitlines() or [""])[-1]
+            batch.tags["longlag.reason"] = (outcome.reason.strip().splitlines() or [""])[-1]
         else:
-            values = final_metrics(outcome) | self._best_metrics(run_id)
-            self._log(run_id, stamped(values, outcome.n_updates, entry.time_ms), {})
+            best = {f"best/{name}": value for name, value in self._best(entry.key, batch).items()}
+            batch.metrics += stamped(final_metrics(outcome) | best, outcome.n_updates, entry.time_ms)
         with tempfile.TemporaryDirectory() as folder:
             write_artifacts(Path(folder), entry)
-            client.log_artifacts(run_id, folder)
-        self._end(run_id, "FAILED" if outcome.status is Status.FAILED else "FINISHED", tags, entry.time_ms)
+            self._at().client.log_artifacts(run_id, folder)
+        self._end(run_id, "FAILED" if outcome.status is Status.FAILED else "FINISHED", batch, entry.time_ms)
         if entry.weights is not None:
             Path(entry.weights).unlink(missing_ok=True)
 
     def _close_study(self, entry: StudyClosed) -> None:
         run_id = self._parent_id(entry.time_ms)
+        values = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
         if entry.seconds:
+            values |= {f"seconds/{name}": value for name, value in entry.seconds.items()}
             # All that this thread has done so far is tracking.
-            spent = {f"seconds/{name}": value for name, value in entry.seconds.items()}
-            spent["seconds/tracking"] = time.thread_time()
-            self._log(run_id, stamped(spent, 0, entry.time_ms), {})
+            values["seconds/tracking"] = time.thread_time()
         if entry.answers:
-            lengths = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
-            self._log(run_id, stamped(lengths, 0, entry.time_ms), {})
             with tempfile.TemporaryDirectory() as folder:
                 draw_answer(Path(folder) / "answer.png", entry.answers, self._study)
                 self._at().client.log_artifacts(run_id, folder)
         ends = {"done": "FINISHED", "failed": "FAILED"}
-        self._end(run_id, ends.get(entry.status, "KILLED"), {STATUS: entry.status}, entry.time_ms)
+        batch = _Batch(metrics=stamped(values, 0, entry.time_ms), tags={STATUS: entry.status})
+        self._end(run_id, ends.get(entry.status, "KILLED"), batch, entry.time_ms)
 
     def _at(self) -> _Place:
         """Where the study lies; looked up, and created where it is missing, on the first call and after ``forget``."""
@@ -174,6 +211,7 @@ class Recorder:
                 parents=[run.info.run_id for run in runs if run.data.tags.get(ROLE) == "study"],
                 runs={key: run.info.run_id for key, run in keyed},
                 logged={key: int(run.data.tags.get(LOGGED, "-1")) for key, run in keyed},
+                best={},
             )
             self.run_ids = dict(self._place.runs)
         return self._place
@@ -202,45 +240,50 @@ class Recorder:
                 STATUS: str(Status.RUNNING),
             }
             run = place.client.create_run(place.experiment_id, time_ms, tags, f"{key.model}/{key.number}")
-            place.runs[key] = run.info.run_id
+            place.runs[key], place.best[key] = run.info.run_id, {}
             self.run_ids = dict(place.runs)
         return place.runs[key]
 
-    def _describe(self, run_id: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> None:
-        """Set a run running, with its tags and the parameters that it lacks."""
-        from mlflow.entities import Param, RunTag
-
+    def _take_up(self, run_id: str, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Set a run running that may have ended; which of the parameters it lacks."""
         client = self._at().client
         run = client.get_run(run_id)
-        lacking = [
-            Param(name, str(value)[:LONGEST_TEXT]) for name, value in parameters.items() if name not in run.data.params
-        ]
-        client.log_batch(run_id, params=lacking, tags=[RunTag(name, value) for name, value in tags.items()])
         if run.info.status != "RUNNING":
             client.update_run(run_id, "RUNNING")
+        return {name: value for name, value in parameters.items() if name not in run.data.params}
 
-    def _log(self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
-        """Send metrics; the tags go with the last batch, when all others have arrived."""
+    def _send(self, run_id: str, batch: _Batch) -> None:
+        """Send a batch; its tags go with the last metrics, when all others have arrived."""
         from mlflow.entities import Metric as Row
-        from mlflow.entities import RunTag
+        from mlflow.entities import Param, RunTag
 
-        rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in metrics]
-        for start in range(0, len(rows), BATCH):
+        rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in batch.metrics]
+        parameters = [Param(name, str(value)[:LONGEST_TEXT]) for name, value in batch.parameters.items()]
+        for start in range(0, max(1, len(rows)), BATCH):
             last = start + BATCH >= len(rows)
-            marks = [RunTag(name, value) for name, value in tags.items()] if last else []
-            self._at().client.log_batch(run_id, metrics=rows[start : start + BATCH], tags=marks)
+            tags = [RunTag(name, value[:LONGEST_TEXT]) for name, value in batch.tags.items()] if last else []
+            self._at().client.log_batch(run_id, metrics=rows[start : start + BATCH], params=parameters, tags=tags)
+            parameters = []
 
-    def _best_metrics(self, run_id: str) -> dict[str, float]:
-        client = self._at().client
-        values = {name: [row.value for row in client.get_metric_history(run_id, name)] for name in BEST}
-        return {f"best/{name}": BEST[name](held) for name, held in values.items() if held}
+    def _best(self, key: TrialKey, batch: _Batch) -> dict[str, float]:
+        """The best value of each metric in ``BEST``, of those in the batch and of those sent before."""
+        place = self._at()
+        if key in place.best:
+            return place.best[key]
+        values: dict[str, list[float]] = {name: [] for name in BEST}
+        for name, held in values.items():
+            held += [row.value for row in place.client.get_metric_history(place.runs[key], name)]
+            held += [metric.value for metric in batch.metrics if metric.name == name]
+        return {name: BEST[name](held) for name, held in values.items() if held}
 
-    def _end(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int) -> None:
-        from mlflow.entities import RunTag
+    def _end(self, run_id: str, status: str, batch: _Batch, time_ms: int) -> None:
+        self._send(run_id, batch)
+        self._at().client.set_terminated(run_id, status, time_ms)
 
-        client = self._at().client
-        client.log_batch(run_id, tags=[RunTag(name, value[:LONGEST_TEXT]) for name, value in tags.items()])
-        client.set_terminated(run_id, status, time_ms)
+
+def _time_ms(entry: TrialEntry) -> int:
+    """When it was written, or its first value measured."""
+    return entry.metrics[0].time_ms if isinstance(entry, MetricsLogged) else entry.time_ms
 
 
 def refused(error: Exception) -> bool:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
-from study.tracking.entry import CorruptError, MetricsLogged, decode
+from study.tracking.entry import CorruptError, decode
 from study.tracking.journal import Journal, Line
 from study.tracking.recorder import Recorder, refused
 
 FIRST_WAIT_S, LONGEST_WAIT_S, LAST_WAIT_S = 0.5, 30.0, 1.0
 """Pause after a failure, doubled after each further one in a row; never above the last of these while closing."""
+
+EVERY_S = 10.0
+"""Pause between two shipments: a run whose metrics come together costs a third of one whose metrics come singly."""
+
+BATCH = 512
+"""Entries shipped together at most; half as many after a failure, twice as many after a success."""
 
 MAX_REFUSALS = 3
 """How often an entry is offered to a server that answers but will not have it."""
@@ -29,7 +34,7 @@ class Shipper:
         """Start the thread; ``aside`` is the file of refused entries."""
         self._journal, self._recorder, self._aside = journal, recorder, aside
         self._wake, self._closing, self._abandoned = threading.Event(), threading.Event(), threading.Event()
-        self._n_refusals, self._n_aside = 0, 0
+        self._n_together, self._n_refusals, self._n_aside = BATCH, 0, 0
         self.last_error: str | None = None
         self._thread = threading.Thread(target=self._run, name="longlag-tracking", daemon=True)
         self._thread.start()
@@ -62,6 +67,7 @@ class Shipper:
                 if self._closing.is_set():
                     return
                 self._wake.wait()
+            self._closing.wait(EVERY_S)
 
     def _pause(self, seconds: float) -> None:
         """Wait; the wish to close calls for one more try at once, and for frequent ones after it."""
@@ -75,40 +81,25 @@ class Shipper:
         complaint = None
         lines = self._journal.read()
         while lines and not self._abandoned.is_set():
+            n_lines = min(len(lines), self._n_together)
             try:
-                n_done = self._ship_first(lines)
-                self._n_refusals = 0
+                self._recorder.record([decode(line.text) for line in lines[:n_lines]])
+                self._n_together, self._n_refusals = min(2 * n_lines, BATCH), 0
             except Exception as error:
+                # Fewer, to get some of them through, and to find out which one it is.
+                self._n_together = max(1, n_lines // 2)
+                corrupt = isinstance(error, CorruptError)
+                if n_lines > 1 and (corrupt or refused(error)):
+                    self._recorder.forget()
+                    continue
                 self._n_refusals += refused(error)
-                if not isinstance(error, CorruptError) and self._n_refusals < MAX_REFUSALS:
+                if not corrupt and self._n_refusals < MAX_REFUSALS:
                     raise
                 self._put_aside(lines[0])
                 complaint = f"{self._n_aside} entries are kept in {self._aside}: {self._recorder.sentence(error)}"
-                n_done = 1
-            self._journal.advance(lines[n_done - 1].end, n_done)
-            del lines[:n_done]
+            self._journal.advance(lines[n_lines - 1].end, n_lines)
+            del lines[:n_lines]
         return complaint
-
-    def _ship_first(self, lines: Sequence[Line]) -> int:
-        """Ship the first entry, or together all metrics that stand first; how many entries these are.
-
-        After a refusal they go one by one, to find out which one it is.
-        """
-        first = decode(lines[0].text)
-        if not isinstance(first, MetricsLogged):
-            self._recorder.record(first)
-            return 1
-        metrics = [first]
-        for line in lines[1:] if self._n_refusals == 0 else ():
-            try:
-                entry = decode(line.text)
-            except CorruptError:
-                break
-            if not isinstance(entry, MetricsLogged):
-                break
-            metrics.append(entry)
-        self._recorder.record_metrics(metrics)
-        return len(metrics)
 
     def _put_aside(self, line: Line) -> None:
         with self._aside.open("ab") as file:

@@ -94,7 +94,9 @@ _DRIVER = """
 import sys, threading
 from pathlib import Path
 from study.outcome import Metric, TrialKey
+from study.tracking import shipper
 from study.tracking.sink import MlflowSink, embedded_uri
+shipper.EVERY_S = 0
 home = Path(sys.argv[1])
 sink = MlflowSink(embedded_uri(home), home / "spool", study="demo")
 keys = [TrialKey(study="demo", model="lstm", number=number) for number in (0, 1)]
