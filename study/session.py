@@ -285,8 +285,9 @@ class Session:
                         sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
                 finally:
                     sink.close(FLUSH_S)
-                for key, run_id in sink.run_ids().items():
-                    searches[key.model].attach_run(key.number, run_id)
+                run_ids = sink.run_ids()
+                for name, search in searches.items():
+                    search.attach_runs({key.number: run_id for key, run_id in run_ids.items() if key.model == name})
         finally:
             catalogue.release(spec.name, owner, state)
 

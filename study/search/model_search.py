@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -17,7 +20,7 @@ from study.search.space import suggest
 from study.search.storage import persist
 from study.seeds import derive
 
-PARAMETERS, SEED, OUTCOME, RUN = "longlag:parameters", "longlag:seed", "longlag:outcome", "longlag:run"
+PARAMETERS, SEED, OUTCOME, RUNS = "longlag:parameters", "longlag:seed", "longlag:outcome", "longlag:runs"
 MAX_REDRAWS = 100
 """Draws after which a point that was drawn before is accepted: the space has fewer points than trials."""
 
@@ -50,36 +53,46 @@ class ModelSearch:
                 storage=storage, study_name=f"{study}/{model.name}", direction="maximize", load_if_exists=True
             )
         )
-        for trial in self._trials():
+        self._study_id = persist(lambda: storage.get_study_id_from_name(self._durable.study_name))
+        trials = self._trials()
+        for trial in trials:
             if trial.state is TrialState.WAITING:
                 self._set_state(trial.number, TrialState.RUNNING)
+        self._outcomes = {trial.number: outcome for trial in trials if (outcome := _outcome(trial)) is not None}
+        self._points = [_point(trial) for trial in trials]
         self._copy_storage = InMemoryStorage()
         self._copy = self._mirror()
 
     def ask(self) -> TrialRecord:
         """One more trial, different from all before it where the space allows."""
-        number = len(self._copy.get_trials(deepcopy=False))
+        number = len(self._points)
         template = self._draw(number)
+        attempted = False
 
         def write() -> None:
-            # The transaction may have gone through although its answer was lost.
-            if len(self._trials()) == number:
+            nonlocal attempted
+            # The transaction of an earlier attempt may have gone through although its answer was lost.
+            if not attempted or len(self._trials()) == number:
+                attempted = True
                 self._durable.add_trial(template)
 
         persist(write)
-        return self._record(self._trials()[number], {})
+        self._points.append(_point(template))
+        return read_record(self._key(number), template, {})
 
     def save(self, number: int, outcome: Outcome) -> None:
         """Keep the outcome of a trial that has ended, before it is told in its turn."""
         trial_id = self._trial_id(number)
         persist(lambda: self._storage.set_trial_user_attr(trial_id, OUTCOME, outcome.to_json()))
+        self._outcomes[number] = outcome
 
     def tell(self, number: int) -> None:
         """Settle a trial with its saved outcome, so that later asks learn from it."""
-        trial = self._trials()[number]
-        outcome = Outcome.from_json(trial.user_attrs[OUTCOME])
-        persist(lambda: _settle(self._storage, self._durable.study_name, number, outcome))
-        _settle(self._copy_storage, self._copy.study_name, number, outcome)
+        outcome, trial_id = self._outcomes[number], self._trial_id(number)
+        persist(lambda: _settle(self._storage, trial_id, outcome))
+        copied = self._copy_storage.get_study_id_from_name(self._copy.study_name)
+        number_in_copy = self._copy_storage.get_trial_id_from_study_id_trial_number(copied, number)
+        _settle(self._copy_storage, number_in_copy, outcome)
 
     def release(self) -> None:
         """Give up the open trials; whoever opens the search next adopts them."""
@@ -87,20 +100,22 @@ class ModelSearch:
             if trial.state is TrialState.RUNNING:
                 self._set_state(trial.number, TrialState.WAITING)
 
-    def attach_run(self, number: int, run_id: str) -> None:
-        """Keep the tracking store's run of a trial."""
-        persist(lambda: self._durable.set_user_attr(f"{RUN}:{number}", run_id))
+    def attach_runs(self, run_ids: Mapping[int, str]) -> None:
+        """Keep the tracking store's runs of trials, by number."""
+        held = persist(lambda: self._durable.user_attrs).get(RUNS, {})
+        runs = held | {str(number): run_id for number, run_id in run_ids.items()}
+        persist(lambda: self._durable.set_user_attr(RUNS, runs))
 
     def records(self) -> list[TrialRecord]:
         """All trials by number."""
-        runs = persist(lambda: self._durable.user_attrs)
-        return [self._record(trial, runs) for trial in self._trials()]
+        attributes = persist(lambda: self._durable.user_attrs)
+        return [read_record(self._key(trial.number), trial, attributes) for trial in self._trials()]
 
     def _draw(self, number: int) -> FrozenTrial:
         """A trial of this number, in the copy as well."""
         seed = derive(self._seed, "ask", self.model.name, number)
         self._copy.sampler = sampler_for(self._search, self.model, number, seed)
-        earlier = {_point(trial) for trial in self._copy.get_trials(deepcopy=False)}
+        earlier = set(self._points)
         template = self._template(self._copy, number)
         if self._search.sampler == "grid" or _point(template) not in earlier:
             return template
@@ -140,45 +155,45 @@ class ModelSearch:
         return persist(lambda: self._durable.get_trials(deepcopy=False))
 
     def _trial_id(self, number: int) -> int:
-        study_id = self._storage.get_study_id_from_name(self._durable.study_name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return persist(lambda: self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
 
     def _set_state(self, number: int, state: TrialState) -> None:
         trial_id = self._trial_id(number)
         persist(lambda: self._storage.set_trial_state_values(trial_id, state))
 
-    def _record(self, trial: FrozenTrial, runs: Mapping[str, str]) -> TrialRecord:
-        return read_record(TrialKey(study=self._study, model=self.model.name, number=trial.number), trial, runs)
+    def _key(self, number: int) -> TrialKey:
+        return TrialKey(study=self._study, model=self.model.name, number=number)
 
 
-def read_record(key: TrialKey, trial: FrozenTrial, runs: Mapping[str, str]) -> TrialRecord:
-    """A trial as the rest of the program knows it; ``runs`` are the attributes of its Optuna study."""
-    saved = trial.user_attrs.get(OUTCOME)
+def read_record(key: TrialKey, trial: FrozenTrial, attributes: Mapping[str, Any]) -> TrialRecord:
+    """A trial as the rest of the program knows it; ``attributes`` are those of its Optuna study."""
     parameters: dict[str, Parameter] = trial.user_attrs[PARAMETERS]
     return TrialRecord(
         key=key,
         parameters=parameters,
         seed=trial.user_attrs[SEED],
         status=_STATUS[trial.state],
-        outcome=None if saved is None else Outcome.from_json(saved),
-        run_id=runs.get(f"{RUN}:{trial.number}"),
+        outcome=_outcome(trial),
+        run_id=attributes.get(RUNS, {}).get(str(key.number)),
     )
 
 
-def _settle(storage: BaseStorage, study_name: str, number: int, outcome: Outcome) -> None:
+def _outcome(trial: FrozenTrial) -> Outcome | None:
+    saved = trial.user_attrs.get(OUTCOME)
+    return None if saved is None else Outcome.from_json(saved)
+
+
+def _settle(storage: BaseStorage, trial_id: int, outcome: Outcome) -> None:
     """The one place that decides which Optuna state and value an outcome becomes; nothing if it is settled already."""
-    study_id = storage.get_study_id_from_name(study_name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    if storage.get_trial(trial_id).state.is_finished():
-        return
-    if outcome.status is Status.FAILED:
-        storage.set_trial_state_values(trial_id, TrialState.FAIL)
-    elif outcome.status is Status.PRUNED:
-        # A pruned trial has no value in Optuna; samplers rank it by its last step and what it reported there.
-        storage.set_trial_intermediate_value(trial_id, outcome.n_updates, outcome.value)
-        storage.set_trial_state_values(trial_id, TrialState.PRUNED)
-    else:
-        storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [outcome.value])
+    with suppress(UpdateFinishedTrialError):
+        if outcome.status is Status.FAILED:
+            storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        elif outcome.status is Status.PRUNED:
+            # A pruned trial has no value in Optuna; samplers rank it by its last step and what it reported there.
+            storage.set_trial_intermediate_value(trial_id, outcome.n_updates, outcome.value)
+            storage.set_trial_state_values(trial_id, TrialState.PRUNED)
+        else:
+            storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [outcome.value])
 
 
 def _point(trial: FrozenTrial) -> str:

@@ -180,11 +180,37 @@ def test_release_leaves_nothing_running_and_the_next_owner_adopts(url: str, name
     assert again.ask().key.number == second.key.number + 1
 
 
-def test_attach_run_is_read_back(url: str, name: str) -> None:
+def test_attached_runs_are_read_back_and_kept(url: str, name: str) -> None:
     one = search(url, name)
-    number = one.ask().key.number
-    one.attach_run(number, "abc123")
-    assert search(url, name).records()[number].run_id == "abc123"
+    first, second = one.ask().key.number, one.ask().key.number
+    one.attach_runs({first: "abc123"})
+    one.attach_runs({second: "def456"})
+    assert [record.run_id for record in search(url, name).records()] == ["abc123", "def456"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ask_writes_a_trial_once_when_an_answer_is_lost(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    one = search(url, name)
+    one.ask()
+    real, lost = optuna.Study.add_trial, [True]
+
+    def losing(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        answered = when == "after" or not lost
+        if answered:
+            real(study, trial)
+        if study.study_name.endswith("/m") and lost:
+            lost.clear()
+            raise OperationalError("INSERT", {}, Exception("the answer was lost"))
+
+    monkeypatch.setattr(optuna.Study, "add_trial", losing)
+    monkeypatch.setattr(storage_module.time, "sleep", lambda seconds: None)
+    record = one.ask()
+    assert not lost
+    assert [stored.key for stored in search(url, name).records()] == [one.records()[0].key, record.key]
 
 
 @pytest.mark.parametrize(
