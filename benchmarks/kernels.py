@@ -7,6 +7,7 @@ import torch
 from benchmarks.table import Section
 from benchmarks.timing import paired
 from models import CELLS
+from models.drive import Drive
 from models.fused import fuse
 from study.training.process import prepare_process
 
@@ -41,13 +42,13 @@ def _row(name: str, n_hidden: int) -> tuple[str, ...]:
         return torch.randn(shape, generator=generator)
 
     weights = {key: normal(N_MEMBERS, *shape) / n_hidden**0.5 for key, shape in cell.shapes(n_hidden).items()}
-    drive = (normal(N_MEMBERS, LENGTH, N_SEQUENCES, width),)
+    drive = Drive(parts=(normal(N_MEMBERS, LENGTH, N_SEQUENCES, width),))
     cotangent = normal(N_MEMBERS, 1, N_SEQUENCES, n_hidden)
     square = normal(SQUARE, SQUARE)
 
     def there_and_back() -> None:
         tape = cell.forward(weights, drive, None)
-        cell.backward(weights, tape, None, cotangent)
+        cell.gradients(weights, tape, None, cotangent)
 
     def often() -> None:
         for _ in range(N_CALLS):

@@ -86,7 +86,7 @@ class FastLoop(nn.Module):
         variance = P_KEEP * (1 - P_KEEP) * inputs.square() @ self.input.square()
         mask = torch.full((1, 1, 1), P_KEEP)
         weights = {"recurrent": self.recurrent}
-        state = self.cell.start((mean[None, 0], variance[None, 0]))
+        state = self.cell.start(mean[None, 0])
         for t in range(len(inputs)):
             state = self.cell.step(weights, state, (mean[None, t], variance[None, t]), mask)
         return state[0][0]

@@ -9,41 +9,46 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from models.drive import Drive
+
 Weights = Mapping[str, Tensor]
 """Parameters by name, each with a leading member axis K."""
 
 State = tuple[Tensor, ...]
 """What a cell carries from step to step, each ``[K, B, H]``; the first is what readout and recurrence see."""
 
-Drive = tuple[Tensor, ...]
-"""The input's part of the net input, each ``[K, T, B, G*H]``: ``(mean,)``, or ``(mean, variance)`` in fast dropout."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tape:
     """What a forward pass leaves for the backward pass.
 
-    ``states`` holds ``[K, T, B, H]``, the hidden state after every step; ``activations`` holds ``[K, T, B, G*H]``, the
-    units' values f(a_t) after their nonlinearities; ``saved`` is private to the cell.
+    ``drive`` is what it was given; ``states`` holds ``[K, T, B, H]``, the hidden state after every step; ``gates``
+    holds ``[K, T, B, G, H]``, the units' values f(a_t) after their nonlinearities; ``saved`` is private to the cell.
     """
 
+    drive: Drive
     states: Tensor
-    activations: Tensor
+    gates: Tensor
     saved: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flow:
-    """What a backward pass yields: the error flow and the gradients.
+class Gradients:
+    """Gradients by the parts of the drive, each of its shape, and by the recurrent parameters."""
 
-    ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient of the drive's mean; ``drive`` holds
-    the gradients of all parts of the drive; ``weights`` those of the recurrent parameters; ``carousel`` is dE/dc_t,
-    ``[K, T, B, H]``, for cells that have one.
+    drive: tuple[Tensor, ...]
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow(Gradients):
+    """The error flow beside the gradients.
+
+    ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient by the drive's mean, place by place;
+    ``carousel`` is dE/dc_t, ``[K, T, B, H]``, for cells that have one.
     """
 
     net: Tensor
-    drive: Drive
-    weights: dict[str, Tensor]
     carousel: Tensor | None
 
 
@@ -66,11 +71,11 @@ class Cell(ABC):
         """Shapes of the recurrent parameters of one member, without the member axis."""
 
     @abstractmethod
-    def start(self, drive: Drive) -> State:
-        """The zero state that fits the drive."""
+    def start(self, like: Tensor) -> State:
+        """The zero state, each part of the shape ``[K, B, H]`` of the hidden state ``like``."""
 
     @abstractmethod
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step of the recurrence, differentiable by autograd: the reference.
 
         ``drive`` parts are ``[K, B, G*H]``; ``mask`` ``[K, B, H]`` multiplies the previous hidden state on its way into
@@ -89,6 +94,10 @@ class Cell(ABC):
         ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps.
         """
 
+    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+        """What ``backward`` gives, where nobody asks for the error flow: it need not be kept then."""
+        return self.backward(weights, tape, mask, cotangent)
+
     @abstractmethod
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """How a small change of the state before step t changes the state after it: the Jacobian's product with it.
@@ -98,5 +107,5 @@ class Cell(ABC):
         """
 
     @abstractmethod
-    def relative_slope(self, activations: Tensor) -> Tensor:
-        """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a); any shape, kept."""
+    def relative_slope(self, gates: Tensor) -> Tensor:
+        """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a) ``[..., G, H]``."""

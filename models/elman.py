@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from models.activation import Activation
-from models.cell import Cell, Drive, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights
+from models.drive import Drive
 
 
 class Elman(Cell):
@@ -27,11 +28,11 @@ class Elman(Cell):
         """The recurrent matrix."""
         return {"recurrent": (n_hidden, n_hidden)}
 
-    def start(self, drive: Drive) -> State:
+    def start(self, like: Tensor) -> State:
         """Zero."""
-        return (torch.zeros_like(drive[0]),)
+        return (torch.zeros_like(like),)
 
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step, see the class."""
         hidden = state[0] if mask is None else state[0] * mask
         return (self.activation.function(torch.baddbmm(drive[0], hidden, weights["recurrent"])),)
@@ -39,14 +40,14 @@ class Elman(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` is empty."""
-        (mean,) = drive
+        (mean,) = drive.dense()
         states = torch.empty_like(mean, memory_format=torch.contiguous_format)
         hidden = torch.zeros_like(mean[:, 0])
         for t, (drive_t, state) in enumerate(zip(mean.unbind(1), states.unbind(1), strict=True)):
             if mask is not None:
                 hidden = hidden * mask[:, t]
             hidden = state.copy_(self.activation.function(torch.baddbmm(drive_t, hidden, weights["recurrent"])))
-        return Tape(states=states, activations=states, saved=())
+        return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -67,7 +68,8 @@ class Elman(Cell):
                 if t - 1 >= length - n_read:
                     arriving += cotangent[:, t - 1 - length + n_read]
         gradient = recurrent_gradient(states, mask, delta)
-        return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
+        weights_gradient = {"recurrent": gradient}
+        return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=None)
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """``f'(a_t) (u W)``."""
@@ -75,9 +77,9 @@ class Elman(Cell):
         slope = self.activation.slope_from_value(tape.states[:, t, : u.shape[1]])
         return (slope.mul_(torch.bmm(u, weights["recurrent"])),)
 
-    def relative_slope(self, activations: Tensor) -> Tensor:
+    def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max``."""
-        return self.activation.slope_from_value(activations) / self.activation.slope_max
+        return self.activation.slope_from_value(gates) / self.activation.slope_max
 
 
 def recurrent_gradient(states: Tensor, mask: Tensor | None, delta: Tensor) -> Tensor:

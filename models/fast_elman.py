@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.activation import Activation
-from models.cell import Cell, Drive, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights
+from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.moment import MOMENTS
 
@@ -41,11 +42,11 @@ class FastElman(Cell):
         """The recurrent matrix."""
         return {"recurrent": (n_hidden, n_hidden)}
 
-    def start(self, drive: Drive) -> State:
+    def start(self, like: Tensor) -> State:
         """Mean zero, variance zero."""
-        return torch.zeros_like(drive[0]), torch.zeros_like(drive[0])
+        return torch.zeros_like(like), torch.zeros_like(like)
 
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step, see the class."""
         matrix, (mean, variance) = weights["recurrent"], state
         p_keep = _p_keep(matrix, mask)
@@ -59,16 +60,17 @@ class FastElman(Cell):
         matrix = weights["recurrent"]
         p_keep = _p_keep(matrix, mask)
         p_drop, kept, kept_square = 1 - p_keep, p_keep * matrix, p_keep * matrix.square()
-        tape = [torch.empty_like(drive[0], memory_format=torch.contiguous_format) for _ in range(4)]
-        mean, spread = self.start((drive[0][:, 0],))
-        for drive_mean, drive_variance, *slots in zip(*(part.unbind(1) for part in (*drive, *tape)), strict=True):
+        dense = drive.dense()
+        tape = [torch.empty_like(dense[0], memory_format=torch.contiguous_format) for _ in range(4)]
+        mean, spread = self.start(dense[0][:, 0])
+        for drive_mean, drive_variance, *slots in zip(*(part.unbind(1) for part in (*dense, *tape)), strict=True):
             mu = torch.baddbmm(drive_mean, mean, kept)
             s2 = torch.baddbmm(drive_variance, spread, kept_square)
             mean, variance = self.moment_map.moments(mu, s2)
             spread = torch.addcmul(variance, mean * p_drop, mean)
             for slot, value in zip(slots, (mean, mu, s2, spread), strict=True):
                 slot.copy_(value)
-        return Tape(states=tape[0], activations=tape[0], saved=tuple(tape[1:]))
+        return Tape(drive=drive, states=tape[0], gates=tape[0].unsqueeze(-2), saved=tuple(tape[1:]))
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -95,7 +97,8 @@ class FastElman(Cell):
         through_mean = recurrent_gradient(means, None, delta)
         through_variance = recurrent_gradient(spreads, None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
-        return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
+        flow = tape.drive.collect((delta, epsilon))
+        return Flow(net=delta, drive=flow, weights={"recurrent": gradient}, carousel=None)
 
     def _partials_from_last(self, mus: Tensor, s2s: Tensor, means: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """What ``MomentMap.partials`` gives, step by step from the last, each ``[K, B, H]``."""
@@ -116,9 +119,9 @@ class FastElman(Cell):
         m_by_mu, m_by_s2, v_by_mu, v_by_s2 = self.moment_map.partials(mu, s2, mean)
         return m_by_mu * d_mu + m_by_s2 * d_s2, v_by_mu * d_mu + v_by_s2 * d_s2
 
-    def relative_slope(self, activations: Tensor) -> Tensor:
+    def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max`` at the mean of the unit's value, as in the plain cell; the variance is left out."""
-        return self.activation.slope_from_value(activations) / self.activation.slope_max
+        return self.activation.slope_from_value(gates) / self.activation.slope_max
 
 
 def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:

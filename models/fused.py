@@ -9,10 +9,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from models.cell import Cell, Drive, Flow, State, Tape, Weights
-from models.elman import Elman, recurrent_gradient
+from models.cell import Cell, Flow, Gradients, State, Tape, Weights
+from models.drive import Drive
+from models.elman import Elman
 from models.fast_elman import FastElman
-from models.gru import Gru, recurrent_gradients
+from models.gru import Gru
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
 from models.lstm import Lstm
@@ -51,8 +52,8 @@ def _gpu_kernels() -> Kernels | None:
 class Fused(Cell):
     """A cell around another one, whose recurrence compiled code computes; where there is none the other computes it.
 
-    On a processor members and, where there are fewer of them than threads, rows of the batch are spread over as many
-    threads as ``torch`` uses; no result depends on it.
+    On a processor members and, in the forward pass where there are fewer of them than threads, rows of the batch are
+    spread over as many threads as ``torch`` uses; no result depends on it.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -69,11 +70,11 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.shapes(n_hidden)
 
-    def start(self, drive: Drive) -> State:
+    def start(self, like: Tensor) -> State:
         """The cell's own."""
-        return self.plain.start(drive)
+        return self.plain.start(like)
 
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """The cell's own."""
         return self.plain.step(weights, state, drive, mask)
 
@@ -81,17 +82,19 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.tangent(weights, tape, t, before, mask)
 
-    def relative_slope(self, activations: Tensor) -> Tensor:
+    def relative_slope(self, gates: Tensor) -> Tensor:
         """The cell's own."""
-        return self.plain.relative_slope(activations)
+        return self.plain.relative_slope(gates)
 
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """See ``Cell.forward``."""
-        kernels = kernels_for(drive[0].device)
+        kernels = kernels_for(drive.parts[0].device)
         if kernels is None:
             return self.plain.forward(weights, drive, mask)
-        return self._forward(kernels, _held(weights), tuple(part.contiguous() for part in drive), _like(mask, drive[0]))
+        held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
+        states = drive.parts[0].new_empty(*drive.grid, drive.parts[0].shape[-1] // self.n_gates)
+        return self._forward(kernels, _held(weights), held, _like(mask, states), states)
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -99,15 +102,28 @@ class Fused(Cell):
         kernels = kernels_for(cotangent.device)
         if kernels is None:
             return self.plain.backward(weights, tape, mask, cotangent)
-        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous())
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=True)
+
+    @torch.no_grad()
+    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+        """See ``Cell.gradients``."""
+        kernels = kernels_for(cotangent.device)
+        if kernels is None:
+            return self.plain.gradients(weights, tape, mask, cotangent)
+        # Without codes the error signals are the gradient by the drive.
+        kept = tape.drive.codes is None
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=kept)
 
     @abstractmethod
-    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape: ...
+    def _forward(
+        self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor
+    ) -> Tape: ...
 
     @abstractmethod
     def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor
-    ) -> Flow: ...
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        """The flow; its error signals are empty unless they are to be kept."""
 
 
 class FusedElman(Fused):
@@ -118,52 +134,62 @@ class FusedElman(Fused):
         super().__init__(cell)
         self._kind = KINDS[cell.activation.name]
 
-    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        states = torch.empty_like(drive[0])
-        kernels.elman_forward(self._kind, drive[0], weights["recurrent"], mask, states)
-        return Tape(states=states, activations=states, saved=())
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        kernels.elman_forward(self._kind, drive, weights["recurrent"], mask, states)
+        return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
 
-    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        delta = torch.empty_like(tape.states)
-        kernels.elman_backward(self._kind, tape.states, weights["recurrent"], mask, cotangent, delta)
-        gradient = recurrent_gradient(tape.states, mask, delta)
-        return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=None)
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, codes = weights["recurrent"], tape.drive.codes
+        delta, d_matrix = _signals(tape.states, kept), torch.empty_like(matrix)
+        (d_drive,) = _tables(tape.drive)
+        kernels.elman_backward(self._kind, tape.states, matrix, mask, cotangent, codes, delta, d_drive, d_matrix)
+        flow = (delta if codes is None else d_drive,)
+        return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
 
 
 class FusedLstm(Fused):
     """``models.lstm.Lstm``, fused."""
 
-    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        gates = torch.empty_like(drive[0])
-        states, cells, squashed = gates.new_empty(3, *gates.shape[:-1], gates.shape[-1] // 4)
-        kernels.lstm_forward(drive[0], weights["recurrent"], mask, states, gates, cells, squashed)
-        return Tape(states=states, activations=gates, saved=(cells, squashed))
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        cells, squashed, gates = torch.empty_like(states), torch.empty_like(states), kernels.new_gates(states, 4)
+        kernels.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells, squashed)
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
 
-    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        delta, carousel = torch.empty_like(tape.activations), torch.empty_like(tape.states)
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, codes = weights["recurrent"], tape.drive.codes
+        delta, carousel = _signals(tape.gates.flatten(-2) if kept else tape.states, kept), _signals(tape.states, kept)
+        (d_drive,), d_matrix = _tables(tape.drive), torch.empty_like(matrix)
         cells, squashed = tape.saved
-        kernels.lstm_backward(tape.activations, cells, squashed, weights["recurrent"], mask, cotangent, delta, carousel)
-        gradient = recurrent_gradient(tape.states, mask, delta)
-        return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=carousel)
+        held = (tape.states, tape.gates, cells, squashed, matrix)
+        kernels.lstm_backward(*held, mask, cotangent, codes, delta, carousel, d_drive, d_matrix)
+        flow = (delta if codes is None else d_drive,)
+        return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)
 
 
 class FusedGru(Fused):
     """``models.gru.Gru``, fused."""
 
-    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        gates = torch.empty_like(drive[0])
-        states, reset = gates.new_empty(2, *gates.shape[:-1], gates.shape[-1] // 3)
-        kernels.gru_forward(drive[0], weights["recurrent"], weights["recurrent_bias"], mask, states, gates, reset)
-        return Tape(states=states, activations=gates, saved=(reset,))
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        reset, gates = torch.empty_like(states), kernels.new_gates(states, 3)
+        kernels.gru_forward(drive, weights["recurrent"], weights["recurrent_bias"], mask, states, gates, reset)
+        return Tape(drive=drive, states=states, gates=gates, saved=(reset,))
 
-    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        delta, d_reset = torch.empty_like(tape.activations), torch.empty_like(tape.states)
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, codes = weights["recurrent"], tape.drive.codes
+        delta = _signals(tape.gates.flatten(-2) if kept else tape.states, kept)
+        (d_drive,), d_matrix = _tables(tape.drive), torch.empty_like(matrix)
+        d_bias = torch.empty_like(weights["recurrent_bias"])
         (reset,) = tape.saved
-        kernels.gru_backward(
-            tape.states, tape.activations, reset, weights["recurrent"], mask, cotangent, delta, d_reset
-        )
-        gradients = recurrent_gradients(tape.states, mask, delta, d_reset)
-        return Flow(net=delta, drive=(delta,), weights=gradients, carousel=None)
+        held = (tape.states, tape.gates, reset, matrix)
+        kernels.gru_backward(*held, mask, cotangent, codes, delta, d_drive, d_matrix, d_bias)
+        flow = (delta if codes is None else d_drive,)
+        return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix, "recurrent_bias": d_bias}, carousel=None)
 
 
 class FusedFastElman(Fused):
@@ -174,23 +200,35 @@ class FusedFastElman(Fused):
         super().__init__(cell)
         self._kind = KINDS[cell.activation.name]
 
-    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        means, mus, s2s, spreads = drive[0].new_empty(4, *drive[0].shape)
-        matrix, (mean, variance) = weights["recurrent"], drive
-        p_keep = _p_keep(matrix, mask)
-        kernels.fast_elman_forward(self._kind, mean, variance, matrix, p_keep, means, mus, s2s, spreads)
-        return Tape(states=means, activations=means, saved=(mus, s2s, spreads))
-
-    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        mus, s2s, spreads = tape.saved
-        delta, epsilon = torch.empty_like(tape.states), torch.empty_like(tape.states)
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        mus, s2s, spreads = states.new_empty(3, *states.shape)
         matrix = weights["recurrent"]
-        p_keep = _p_keep(matrix, mask)
-        kernels.fast_elman_backward(self._kind, tape.states, mus, s2s, matrix, p_keep, cotangent, delta, epsilon)
-        through_mean = recurrent_gradient(tape.states, None, delta)
-        through_variance = recurrent_gradient(spreads, None, epsilon)
-        gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
-        return Flow(net=delta, drive=(delta, epsilon), weights={"recurrent": gradient}, carousel=None)
+        kernels.fast_elman_forward(self._kind, drive, matrix, _p_keep(matrix, mask), states, mus, s2s, spreads)
+        return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=(mus, s2s, spreads))
+
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, codes = weights["recurrent"], tape.drive.codes
+        delta, epsilon = _signals(tape.states, kept), _signals(tape.states, kept)
+        d_mean, d_variance = _tables(tape.drive)
+        (mus, s2s, spreads), d_matrix = tape.saved, torch.empty_like(matrix)
+        held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), cotangent)
+        kernels.fast_elman_backward(self._kind, *held, codes, delta, epsilon, d_mean, d_variance, d_matrix)
+        flow = (delta, epsilon) if codes is None else (d_mean, d_variance)
+        return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
+
+
+def _signals(like: Tensor, kept: bool) -> Tensor:
+    """Room for error signals, or the empty tensor that stands for signals nobody wants."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format) if kept else like.new_empty(0, 0, 0, 0)
+
+
+def _tables(drive: Drive) -> tuple[Tensor, ...]:
+    """Room for gradients by the drive's parts; empty where these are the error signals."""
+    if drive.codes is None:
+        return tuple(part.new_empty(0, 0, 0) for part in drive.parts)
+    return tuple(torch.empty_like(part) for part in drive.parts)
 
 
 def _held(weights: Weights) -> Weights:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward, tanh_backward
-from models.cell import Cell, Drive, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights
+from models.drive import Drive
 from models.elman import recurrent_gradient
 
 
@@ -27,11 +28,11 @@ class Gru(Cell):
         """The recurrent matrices of all gates side by side, and the candidate's own bias."""
         return {"recurrent": (n_hidden, 3 * n_hidden), "recurrent_bias": (n_hidden,)}
 
-    def start(self, drive: Drive) -> State:
+    def start(self, like: Tensor) -> State:
         """Zero."""
-        return (torch.zeros_like(drive[0].chunk(3, dim=-1)[0]),)
+        return (torch.zeros_like(like),)
 
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step, see the class."""
         (hidden,) = state
         r, z, q = torch.bmm(hidden if mask is None else hidden * mask, weights["recurrent"]).chunk(3, dim=-1)
@@ -43,7 +44,7 @@ class Gru(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` holds ``h_{t-1} W_n + b_n``, ``[K, T, B, H]``."""
-        (mean,) = drive
+        (mean,) = drive.dense()
         n_hidden = mean.shape[-1] // 3
         activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         states, reset = mean.new_empty(2, *mean.shape[:-1], n_hidden)
@@ -60,7 +61,8 @@ class Gru(Cell):
             # Copies: the same operations straight into the strided blocks of the tape take longer.
             values[..., : 2 * n_hidden], values[..., 2 * n_hidden :] = gates, n
             states[:, t], reset[:, t] = hidden, q
-        return Tape(states=states, activations=activations, saved=(reset,))
+        gates = activations.view(*states.shape[:-1], 3, n_hidden)
+        return Tape(drive=drive, states=states, gates=gates, saved=(reset,))
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -68,12 +70,12 @@ class Gru(Cell):
         (reset,) = tape.saved
         states = tape.states
         (_, length, _, n_hidden), n_read = states.shape, cotangent.shape[1]
-        delta, d_reset = torch.empty_like(tape.activations), torch.empty_like(states)
+        delta, d_reset = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
         to_gates, to_candidate = weights["recurrent"].mT.tensor_split((2 * n_hidden,), dim=1)
         zero = torch.zeros_like(states[:, 0])
         d_hidden = cotangent[:, -1]
         for t in reversed(range(length)):
-            r, z, n = tape.activations[:, t].chunk(3, dim=-1)
+            r, z, n = tape.gates[:, t].unbind(-2)
             delta_r, delta_z, delta_n = delta[:, t].chunk(3, dim=-1)
             before = states[:, t - 1] if t > 0 else zero
             tanh_backward(torch.addcmul(d_hidden, d_hidden, z, value=-1), n, grad_input=delta_n)
@@ -88,23 +90,23 @@ class Gru(Cell):
                 if t - 1 >= length - n_read:
                     d_hidden += cotangent[:, t - 1 - length + n_read]
         gradients = recurrent_gradients(states, mask, delta, d_reset)
-        return Flow(net=delta, drive=(delta,), weights=gradients, carousel=None)
+        return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=gradients, carousel=None)
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``n_t = tanh(drive_n + r q)`` and ``h_t = n_t + z (h_{t-1} - n_t)``."""
         (u,) = before
         n_rows = u.shape[1]
         q = tape.saved[0][:, t, :n_rows]
-        r, z, n = tape.activations[:, t, :n_rows].chunk(3, dim=-1)
+        r, z, n = tape.gates[:, t, :n_rows].unbind(-2)
         d_r, d_z, d_q = torch.bmm(u, weights["recurrent"]).chunk(3, dim=-1)
         d_n = tanh_backward(q * sigmoid_backward(d_r, r) + r * d_q, n)
         gap = tape.states[:, t - 1, :n_rows] - n if t > 0 else -n
         return (d_n + z * (u - d_n) + gap * sigmoid_backward(d_z, z),)
 
-    def relative_slope(self, activations: Tensor) -> Tensor:
+    def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
-        r, z, n = activations.chunk(3, dim=-1)
-        return torch.cat([4 * r * (1 - r), 4 * z * (1 - z), 1 - n * n], dim=-1)
+        r, z, n = gates.unbind(-2)
+        return torch.stack([4 * r * (1 - r), 4 * z * (1 - z), 1 - n * n], dim=-2)
 
 
 def recurrent_gradients(states: Tensor, mask: Tensor | None, delta: Tensor, d_reset: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward, tanh_backward
-from models.cell import Cell, Drive, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights
+from models.drive import Drive
 from models.elman import recurrent_gradient
 
 _INPUT, _FORGET, _CANDIDATE, _OUTPUT = range(4)
@@ -31,12 +32,11 @@ class Lstm(Cell):
         """The recurrent matrices of all gates side by side."""
         return {"recurrent": (n_hidden, 4 * n_hidden)}
 
-    def start(self, drive: Drive) -> State:
+    def start(self, like: Tensor) -> State:
         """Zero output and zero cell."""
-        zero = torch.zeros_like(drive[0].chunk(4, dim=-1)[0])
-        return zero, zero
+        return torch.zeros_like(like), torch.zeros_like(like)
 
-    def step(self, weights: Weights, state: State, drive: Drive, mask: Tensor | None) -> State:
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step, see the class."""
         hidden, cell = state
         net = torch.baddbmm(drive[0], hidden if mask is None else hidden * mask, weights["recurrent"])
@@ -47,11 +47,11 @@ class Lstm(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """All steps; ``saved`` holds c_t and tanh(c_t), each ``[K, T, B, H]``."""
-        (mean,) = drive
+        (mean,) = drive.dense()
         activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         n_hidden = mean.shape[-1] // 4
         states, cells, squashed = mean.new_empty(3, *mean.shape[:-1], n_hidden)
-        hidden, cell = self.start((mean[:, 0],))
+        hidden, cell = self.start(states[:, 0])
         for t, (drive_t, values) in enumerate(zip(mean.unbind(1), activations.unbind(1), strict=True)):
             if mask is not None:
                 hidden = hidden * mask[:, t]
@@ -62,7 +62,8 @@ class Lstm(Cell):
             torch.tanh(net[..., 2 * n_hidden : 3 * n_hidden], out=g)
             cell = torch.addcmul(f * cell, i, g, out=cells[:, t])
             hidden = torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=states[:, t])
-        return Tape(states=states, activations=activations, saved=(cells, squashed))
+        gates = activations.view(*states.shape[:-1], 4, n_hidden)
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -74,12 +75,12 @@ class Lstm(Cell):
         cells, squashed = tape.saved
         states = tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
-        delta, carousel = torch.empty_like(tape.activations), torch.empty_like(states)
+        delta, carousel = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
         transposed = weights["recurrent"].mT
         zero = torch.zeros_like(states[:, 0])
         d_hidden, d_cell = cotangent[:, -1], zero
         for t in reversed(range(length)):
-            i, f, g, o = tape.activations[:, t].chunk(4, dim=-1)
+            i, f, g, o = tape.gates[:, t].unbind(-2)
             delta_i, delta_f, delta_g, delta_o = delta[:, t].chunk(4, dim=-1)
             sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
             d_cell = torch.add(d_cell, tanh_backward(d_hidden * o, squashed[:, t]), out=carousel[:, t])
@@ -94,13 +95,14 @@ class Lstm(Cell):
                 if t - 1 >= length - n_read:
                     d_hidden += cotangent[:, t - 1 - length + n_read]
         gradient = recurrent_gradient(states, mask, delta)
-        return Flow(net=delta, drive=(delta,), weights={"recurrent": gradient}, carousel=carousel)
+        weights_gradient = {"recurrent": gradient}
+        return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=carousel)
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = f c_{t-1} + i g`` and ``h_t = o tanh(c_t)``."""
         (hidden, cell), n = before, before[0].shape[1]
         cells, squashed = tape.saved
-        i, f, g, o = tape.activations[:, t, :n].chunk(4, dim=-1)
+        i, f, g, o = tape.gates[:, t, :n].unbind(-2)
         d_i, d_f, d_g, d_o = torch.bmm(hidden, weights["recurrent"]).chunk(4, dim=-1)
         after = f * cell + g * sigmoid_backward(d_i, i) + i * tanh_backward(d_g, g)
         if t > 0:
@@ -108,7 +110,7 @@ class Lstm(Cell):
         flat = squashed[:, t, :n]
         return flat * sigmoid_backward(d_o, o) + o * tanh_backward(after, flat), after
 
-    def relative_slope(self, activations: Tensor) -> Tensor:
+    def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
-        i, f, g, o = activations.chunk(4, dim=-1)
-        return torch.cat([4 * i * (1 - i), 4 * f * (1 - f), 1 - g * g, 4 * o * (1 - o)], dim=-1)
+        i, f, g, o = gates.unbind(-2)
+        return torch.stack([4 * i * (1 - i), 4 * f * (1 - f), 1 - g * g, 4 * o * (1 - o)], dim=-2)

@@ -9,7 +9,8 @@ from enum import StrEnum
 import torch
 from torch import Generator, Tensor
 
-from models.cell import Cell, Drive, Flow, Tape, Weights
+from models.cell import Cell, Flow, Gradients, Tape, Weights
+from models.drive import Drive
 from models.initial import INITIALISERS
 from models.projection import collect, is_code, project
 from models.unroll import unroll
@@ -136,11 +137,12 @@ class Network:
         The arguments are those of ``output``, and how the loss depends on the outputs.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
-        tape, d_output, flow = self._there_and_back(weights, drive, mask, n_read, slope)
+        tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
+        gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
         read = tape.states[:, -n_read:].flatten(1, 2)
         return {
-            **self._input_gradients(weights, inputs, keep, noise, flow.drive),
-            **flow.weights,
+            **self._input_gradients(weights, inputs, keep, noise, gradients),
+            **gradients.weights,
             "readout": read.mT @ d_output.flatten(1, 2),
             "readout_bias": d_output.sum((1, 2)),
         }
@@ -151,28 +153,29 @@ class Network:
     ) -> tuple[Tape, Flow]:
         """One noiseless pass forward and back: the tape of states and the error flow through them."""
         drive, gain = self.drive(weights, inputs, keep)
-        tape, _, flow = self._there_and_back(weights, drive, gain, n_read, slope)
-        return tape, flow
+        tape, _, cotangent = self._there(weights, drive, gain, n_read, slope)
+        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
 
-    def _there_and_back(
+    def _there(
         self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int, slope: Slope
-    ) -> tuple[Tape, Tensor, Flow]:
-        """Tape, gradient by the outputs, and flow."""
-        recurrent = self.recurrent(weights)
-        tape = self.cell.forward(recurrent, drive, mask)
+    ) -> tuple[Tape, Tensor, Tensor]:
+        """Tape, and the gradients by the outputs and by the states that are read."""
+        tape = self.cell.forward(self.recurrent(weights), drive, mask)
         d_output = slope(self._read(weights, tape.states[:, -n_read:]))
-        cotangent = d_output @ weights["readout"].mT.unsqueeze(1)
-        return tape, d_output, self.cell.backward(recurrent, tape, mask, cotangent)
+        return tape, d_output, d_output @ weights["readout"].mT.unsqueeze(1)
 
     def _input_gradients(
-        self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, flow: Drive
+        self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, gradients: Gradients
     ) -> dict[str, Tensor]:
         """Gradients of input matrix and bias from those of the drive; the counterpart of ``drive``."""
-        mask = _mask(noise.inputs, keep.inputs) if noise and keep else None
-        by_matrix, by_bias = collect(inputs, mask, flow[0], self.n_in)
+        mask = _mask(noise.inputs, keep.inputs) if noise and keep and not is_code(inputs) else None
+        by_matrix, by_bias = collect(inputs, mask, gradients.drive[0])
+        if noise and keep and is_code(inputs):
+            # The last row stood for dropped symbols.
+            by_matrix = by_matrix[:, :-1] / keep.inputs[:, None, None]
         if self.dropout is Dropout.FAST and keep is not None:
             p_keep = keep.inputs[:, None, None]
-            by_square, _ = collect(inputs if is_code(inputs) else inputs.square(), None, flow[1], self.n_in)
+            by_square, _ = collect(inputs if is_code(inputs) else inputs.square(), None, gradients.drive[1])
             by_matrix = p_keep * torch.addcmul(by_matrix, (1 - p_keep) * weights["input"], by_square, value=2)
         return {"input": by_matrix, "bias": by_bias}
 
@@ -183,7 +186,7 @@ class Network:
     def drive(self, weights: Weights, inputs: Tensor, keep: Keep | None) -> tuple[Drive, Tensor | None]:
         """The input's part of the net input without sampled noise, and fast dropout's p_keep ``[K, 1, 1]`` or None."""
         if self.dropout is not Dropout.FAST:
-            return (project(inputs, weights["input"], weights["bias"]),), None
+            return project(inputs, weights["input"], weights["bias"]), None
         if keep is None:
             raise ValueError("fast dropout needs its rates, but got keep=None")
         p_keep = keep.inputs[:, None, None]
@@ -191,7 +194,7 @@ class Network:
         # Var[z x] = p (1 - p) x^2: a dropped-out input is a Bernoulli variable times a constant.
         squares = inputs if is_code(inputs) else inputs.square()
         variance = project(squares, p_keep * (1 - p_keep) * weights["input"].square(), None)
-        return (mean, variance), self.gain(keep)
+        return Drive(parts=(*mean.parts, *variance.parts), codes=mean.codes), self.gain(keep)
 
     def gain(self, keep: Keep | None) -> Tensor | None:
         """Fast dropout's probability of keeping a recurrent unit, ``[K, 1, 1]``; None for other kinds."""
@@ -202,12 +205,15 @@ class Network:
     ) -> tuple[Drive, Tensor | None]:
         if keep is None:
             raise ValueError("dropout needs its rates, but got keep=None")
-        mask = _mask(noise.inputs, keep.inputs)
         if is_code(inputs):
-            drive = project(inputs, weights["input"], None) * mask + weights["bias"][:, None, None]
+            # A dropped symbol selects one more row, in which there is only the bias.
+            p_keep = keep.inputs[:, None, None]
+            table = torch.nn.functional.pad(weights["input"] / p_keep, (0, 0, 0, 1))
+            kept = noise.inputs.squeeze(-1) < p_keep
+            drive = project(torch.where(kept, inputs, self.n_in), table, weights["bias"])
         else:
-            drive = project(inputs * mask, weights["input"], weights["bias"])
-        return (drive,), _mask(noise.recurrent, keep.recurrent)
+            drive = project(inputs * _mask(noise.inputs, keep.inputs), weights["input"], weights["bias"])
+        return drive, _mask(noise.recurrent, keep.recurrent)
 
     def _read(self, weights: Weights, states: Tensor) -> Tensor:
         return states @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]

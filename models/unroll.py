@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.cell import Cell, Drive, Weights
+from models.cell import Cell, Weights
+from models.drive import Drive
 
 
 def unroll(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
@@ -18,7 +19,7 @@ def unroll(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | None, n_re
     Args:
         cell: what runs.
         weights: its recurrent parameters, leading axis K.
-        drive: the input's part of the net input, each part ``[K, T, B, G*H]``.
+        drive: the input's part of the net input.
         mask: see ``Cell.step``; not differentiated.
         n_read: number R of final steps, 1 <= R <= T.
 
@@ -28,22 +29,23 @@ def unroll(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | None, n_re
     Raises:
         ValueError: n_read is out of range.
     """
-    length = drive[0].shape[1]
+    length = drive.grid[1]
     if not 1 <= n_read <= length:
         raise ValueError(f"1 <= n_read <= T must hold, but got n_read={n_read}, T={length}")
-    run = _Run(cell=cell, names=tuple(weights), n_parts=len(drive), mask=mask, n_read=n_read)
-    read: Tensor = _Unroll.apply(run, *drive, *weights.values())  # type: ignore[no-untyped-call]
+    run = _Run(cell=cell, names=tuple(weights), n_parts=len(drive.parts), codes=drive.codes, mask=mask, n_read=n_read)
+    read: Tensor = _Unroll.apply(run, *drive.parts, *weights.values())  # type: ignore[no-untyped-call]
     return read
 
 
 def unroll_reference(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
     """The same by ``cell.step`` and autograd, a loop over time; slow and plain."""
-    state = cell.start(tuple(part[:, 0] for part in drive))
+    parts = drive.dense()
+    state = cell.start(parts[0][:, 0, :, : parts[0].shape[-1] // cell.n_gates])
     hidden = []
-    for t in range(drive[0].shape[1]):
+    for t in range(parts[0].shape[1]):
         # Fast dropout's p_keep has no time axis.
         mask_t = mask[:, t] if mask is not None and mask.ndim == 4 else mask
-        state = cell.step(weights, state, tuple(part[:, t] for part in drive), mask_t)
+        state = cell.step(weights, state, tuple(part[:, t] for part in parts), mask_t)
         hidden.append(state[0])
     return torch.stack(hidden[-n_read:], dim=1)
 
@@ -55,6 +57,7 @@ class _Run:
     cell: Cell
     names: tuple[str, ...]
     n_parts: int
+    codes: Tensor | None
     mask: Tensor | None
     n_read: int
 
@@ -62,7 +65,7 @@ class _Run:
 class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, *tensors: Tensor) -> Tensor:
-        drive, weights = tensors[: run.n_parts], tensors[run.n_parts :]
+        drive, weights = Drive(parts=tensors[: run.n_parts], codes=run.codes), tensors[run.n_parts :]
         tape = run.cell.forward(dict(zip(run.names, weights, strict=True)), drive, run.mask)
         ctx.run, ctx.tape = run, tape
         ctx.save_for_backward(*weights)
@@ -74,5 +77,5 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (cotangent,) = gradients
         weights = dict(zip(ctx.run.names, ctx.saved_tensors, strict=True))
-        flow = ctx.run.cell.backward(weights, ctx.tape, ctx.run.mask, cotangent)
-        return None, *flow.drive, *(flow.weights[name] for name in ctx.run.names)
+        found = ctx.run.cell.gradients(weights, ctx.tape, ctx.run.mask, cotangent)
+        return None, *found.drive, *(found.weights[name] for name in ctx.run.names)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from models.drive import Drive
+
 TANH, LOGISTIC, RECTIFIER = range(3)
 
 KINDS = {"tanh": TANH, "logistic": LOGISTIC, "rectifier": RECTIFIER}
@@ -17,26 +19,43 @@ class Kernels(Protocol):
 
     ``kind`` numbers the nonlinearity f; ``matrix`` is the recurrent one, ``[K, H, G*H]``; ``mask`` m ``[K, T, B, H]``
     or None multiplies the previous state; ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. The state before
-    the first step is zero. What the last arguments of a method are is said there: it writes all of them.
+    the first step is zero.
+
+    A pass writes its last arguments, as its docstring says. A backward pass writes error signals (``delta`` and the
+    like) unless these are empty, and gradients: ``d_matrix`` like the matrix, and ``d_drive`` like a part of the
+    drive's table unless there are no ``codes``; then ``d_drive`` is empty and the error signals, which are the same,
+    are not.
     """
 
-    def elman_forward(self, kind: int, drive: Tensor, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
+    def new_gates(self, states: Tensor, n_gates: int) -> Tensor:
+        """Room for the gates' values, ``[K, T, B, G, H]``, not contiguous but as the passes like it."""
+
+    def elman_forward(self, kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
         """``h_t = f(drive_t + (m_t h_{t-1}) W)``.
 
         Writes h into ``states`` ``[K, T, B, H]``.
         """
 
     def elman_backward(
-        self, kind: int, states: Tensor, matrix: Tensor, mask: Tensor | None, cotangent: Tensor, delta: Tensor
+        self,
+        kind: int,
+        states: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        codes: Tensor | None,
+        delta: Tensor,
+        d_drive: Tensor,
+        d_matrix: Tensor,
     ) -> None:
         """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))``.
 
-        Writes ``delta`` ``[K, T, B, H]``.
+        ``delta`` is ``[K, T, B, H]``.
         """
 
     def lstm_forward(
         self,
-        drive: Tensor,
+        drive: Drive,
         matrix: Tensor,
         mask: Tensor | None,
         states: Tensor,
@@ -46,28 +65,32 @@ class Kernels(Protocol):
     ) -> None:
         """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)``.
 
-        Writes h, the values of i, f, g, o side by side ``[K, T, B, 4H]``, c and tanh(c).
+        Writes h, the values of i, f, g, o into ``gates``, c and tanh(c).
         """
 
     def lstm_backward(
         self,
+        states: Tensor,
         gates: Tensor,
         cells: Tensor,
         squashed: Tensor,
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        codes: Tensor | None,
         delta: Tensor,
         carousel: Tensor,
+        d_drive: Tensor,
+        d_matrix: Tensor,
     ) -> None:
         """See ``models.lstm.Lstm.backward``.
 
-        Writes the error signals of the net inputs ``[K, T, B, 4H]`` and dE/dc ``[K, T, B, H]``.
+        ``delta`` are the error signals of the net inputs, ``[K, T, B, 4H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
         """
 
     def gru_forward(
         self,
-        drive: Tensor,
+        drive: Drive,
         matrix: Tensor,
         bias: Tensor,
         mask: Tensor | None,
@@ -77,7 +100,7 @@ class Kernels(Protocol):
     ) -> None:
         """``n_t = tanh(drive_n + r_t q_t)``, ``h_t = n_t + z_t (h_{t-1} - n_t)``, ``q_t = (m_t h_{t-1}) W_n + b_n``.
 
-        ``bias`` is b_n ``[K, H]``. Writes h, the values of r, z, n side by side ``[K, T, B, 3H]``, and q.
+        ``bias`` is b_n ``[K, H]``. Writes h, the values of r, z, n into ``gates``, and q.
         """
 
     def gru_backward(
@@ -88,19 +111,21 @@ class Kernels(Protocol):
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        codes: Tensor | None,
         delta: Tensor,
-        d_reset: Tensor,
+        d_drive: Tensor,
+        d_matrix: Tensor,
+        d_bias: Tensor,
     ) -> None:
         """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
 
-        Writes the error signals of the net inputs ``[K, T, B, 3H]``, and r_t delta_n ``[K, T, B, H]``.
+        ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``; ``d_bias`` is the gradient by b_n.
         """
 
     def fast_elman_forward(
         self,
         kind: int,
-        drive_mean: Tensor,
-        drive_variance: Tensor,
+        drive: Drive,
         matrix: Tensor,
         p_keep: Tensor,
         means: Tensor,
@@ -121,13 +146,18 @@ class Kernels(Protocol):
         means: Tensor,
         mus: Tensor,
         s2s: Tensor,
+        spreads: Tensor,
         matrix: Tensor,
         p_keep: Tensor,
         cotangent: Tensor,
+        codes: Tensor | None,
         delta: Tensor,
         epsilon: Tensor,
+        d_mean_drive: Tensor,
+        d_variance_drive: Tensor,
+        d_matrix: Tensor,
     ) -> None:
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
-        Writes delta = dE/dmu and epsilon = dE/ds2, both ``[K, T, B, H]``.
+        ``delta`` is dE/dmu and ``epsilon`` dE/ds2, both ``[K, T, B, H]``.
         """

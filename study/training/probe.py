@@ -128,7 +128,7 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tap
     Source: Benettin et al. 1980, Meccanica 15:9, the largest exponent. Differs: finite T, no transient is left out.
     """
     recurrent, gain = network.recurrent(weights), network.gain(keep)
-    start: State = network.cell.start((tape.activations[:, 0, :N_TANGENTS],))
+    start: State = network.cell.start(tape.states[:, 0, :N_TANGENTS])
     generator = stream(0, "lyapunov", device=str(start[0].device))
     tangent: State = tuple(
         torch.randn(part.shape[1:], generator=generator, device=part.device, dtype=part.dtype).expand_as(part)
@@ -167,7 +167,7 @@ def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:
 
 
 def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:
-    slope = network.cell.relative_slope(tape.activations)
+    slope = network.cell.relative_slope(tape.gates)
     return {
         "state/saturation": (slope < SATURATION_SHARE).float().flatten(1).mean(1),
         "state/dead": (tape.states == 0).all(dim=2).all(dim=1).float().mean(1),

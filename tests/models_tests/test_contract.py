@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 from torch.autograd import forward_ad, grad, gradcheck
 
 from models import CELLS, FAST_CELLS
-from models.cell import Cell, Drive, Weights
+from models.cell import Cell, Weights
+from models.drive import Drive
 from models.fused import fuse
 from models.unroll import unroll, unroll_reference
 
@@ -31,7 +32,8 @@ every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]
 """Members, length, hidden units, steps that are read."""
 
-N_SEQUENCES = 4
+N_SEQUENCES, N_ROWS = 4, 3
+"""Sequences of a batch, and rows of a drive's table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +51,15 @@ class Case:
 
     @property
     def leaves(self) -> tuple[Tensor, ...]:
-        return *self.drive, *self.weights.values()
+        return *self.drive.parts, *self.weights.values()
 
     def member(self, k: int) -> Case:
         return Case(
             weights={name: weight[k : k + 1].detach().requires_grad_() for name, weight in self.weights.items()},
-            drive=tuple(part[k : k + 1].detach().requires_grad_() for part in self.drive),
+            drive=Drive(
+                parts=tuple(part[k : k + 1].detach().requires_grad_() for part in self.drive.parts),
+                codes=self.drive.codes,
+            ),
             mask=None if self.mask is None else self.mask[k : k + 1],
             cotangent=self.cotangent[k : k + 1],
         )
@@ -69,6 +74,7 @@ def draw(
     n_hidden: int = 5,
     n_read: int = 3,
     masked: bool = True,
+    codes: str = "none",
     seed: int = 0,
 ) -> Case:
     generator = Generator().manual_seed(seed)
@@ -77,7 +83,13 @@ def draw(
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     weights = {name: (0.7 * normal(n_members, *shape)) for name, shape in cell.shapes(n_hidden).items()}
-    drive = [normal(n_members, length, N_SEQUENCES, cell.n_gates * n_hidden) for _ in range(1 + fast)]
+    places = (length, N_SEQUENCES)
+    rows = places if codes == "none" else (N_ROWS,)
+    drive = [normal(n_members, *rows, cell.n_gates * n_hidden) for _ in range(1 + fast)]
+    selected = None
+    if codes != "none":
+        shape = places if codes == "shared" else (n_members, *places)
+        selected = torch.randint(N_ROWS, shape, generator=generator)
     if fast:
         drive[1] = drive[1].square() + 0.1
         p_keep = torch.linspace(0.3, 0.9, n_members, dtype=torch.float64) if masked else torch.ones(n_members)
@@ -88,7 +100,7 @@ def draw(
     for tensor in (*weights.values(), *drive):
         tensor.requires_grad_()
     cotangent = normal(n_members, n_read, N_SEQUENCES, n_hidden)
-    return Case(weights=weights, drive=tuple(drive), mask=mask, cotangent=cotangent)
+    return Case(weights=weights, drive=Drive(parts=tuple(drive), codes=selected), mask=mask, cotangent=cotangent)
 
 
 def run(cell: Cell, case: Case) -> tuple[Tensor, ...]:
@@ -105,6 +117,24 @@ def test_unroll_equals_its_reference(cell: Cell, fast: bool, masked: bool, sizes
     case = draw(
         cell, fast, n_members=n_members, length=length, n_hidden=n_hidden, n_read=n_read, masked=masked, seed=length
     )
+    assert_run_is_the_references(cell, case)
+
+
+@every_cell
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("codes", ["shared", "own"])
+# More rows than the error signals of one go: the gradients are added up in several.
+@pytest.mark.parametrize("length", [1, 7, 60])
+def test_unroll_equals_its_reference_when_symbols_select_the_drive(
+    cell: Cell, fast: bool, masked: bool, codes: str, length: int
+) -> None:
+    assert_run_is_the_references(
+        cell, draw(cell, fast, length=length, n_read=1, masked=masked, codes=codes, seed=length)
+    )
+
+
+def assert_run_is_the_references(cell: Cell, case: Case) -> None:
+    n_read = case.n_read
     read = unroll_reference(cell, case.weights, case.drive, case.mask, n_read)
     # A recurrent weight does not matter in a sequence of one step, and autograd then calls it unused.
     expected = grad(read, case.leaves, case.cotangent, allow_unused=True, materialize_grads=True)
@@ -115,10 +145,10 @@ def test_unroll_equals_its_reference(cell: Cell, fast: bool, masked: bool, sizes
 def test_tangent_is_the_forward_derivative_of_a_step(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast)
     weights = {name: weight.detach() for name, weight in case.weights.items()}
-    drive, mask, n = tuple(part.detach() for part in case.drive), case.mask if fast else None, 2
-    tape = cell.forward(weights, drive, mask)
+    drive, mask, n = tuple(part.detach() for part in case.drive.parts), case.mask if fast else None, 2
+    tape = cell.forward(weights, Drive(parts=drive), mask)
     generator = Generator().manual_seed(1)
-    state = cell.start(tuple(part[:, 0, :n] for part in drive))
+    state = cell.start(tape.states[:, 0, :n])
     for t in range(drive[0].shape[1]):
         tangent = tuple(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in state)
         step = tuple(part[:, t, :n] for part in drive)
@@ -133,11 +163,11 @@ def test_tangent_is_the_forward_derivative_of_a_step(cell: Cell, fast: bool) -> 
 @every_cell
 def test_unroll_has_the_gradient_of_finite_differences(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast, n_members=2, length=3, n_hidden=2, n_read=2)
-    names, n_parts = tuple(case.weights), len(case.drive)
+    names, n_parts = tuple(case.weights), len(case.drive.parts)
 
     def read(*leaves: Tensor) -> Tensor:
         weights = dict(zip(names, leaves[n_parts:], strict=True))
-        return unroll(cell, weights, leaves[:n_parts], case.mask, case.n_read)
+        return unroll(cell, weights, Drive(parts=leaves[:n_parts]), case.mask, case.n_read)
 
     assert gradcheck(read, case.leaves)
 
@@ -145,14 +175,17 @@ def test_unroll_has_the_gradient_of_finite_differences(cell: Cell, fast: bool) -
 @every_cell
 def test_flow_is_the_error_signal_at_every_net_input(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast)
-    mean = case.drive[0]
+    mean = case.drive.parts[0]
     nudges = [torch.zeros_like(mean[:, t]).requires_grad_() for t in range(mean.shape[1])]
-    nudged = (mean.detach() + torch.stack(nudges, dim=1), *case.drive[1:])
+    nudged = Drive(parts=(mean.detach() + torch.stack(nudges, dim=1), *case.drive.parts[1:]))
     read = unroll_reference(cell, case.weights, nudged, case.mask, case.n_read)
     expected = torch.stack(grad(read, nudges, case.cotangent), dim=1)
-    flow = cell.backward(case.weights, cell.forward(case.weights, case.drive, case.mask), case.mask, case.cotangent)
+    tape = cell.forward(case.weights, case.drive, case.mask)
+    flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
     assert_close(flow.net, expected)
     assert_close(flow.drive[0], expected)
+    gradients = cell.gradients(case.weights, tape, case.mask, case.cotangent)
+    assert_close((gradients.drive, gradients.weights), (flow.drive, flow.weights))
 
 
 @every_cell
@@ -164,13 +197,14 @@ def test_passes_have_the_shapes_of_the_contract(cell: Cell, fast: bool) -> None:
     flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
     assert cell.shapes(n_hidden)["recurrent"] == (n_hidden, cell.n_gates * n_hidden)
     assert 0 <= cell.candidate_gate < cell.n_gates
-    assert (tape.states.shape, tape.activations.shape) == (hidden, wide)
-    assert (flow.net.shape, [part.shape for part in flow.drive]) == (wide, [wide] * len(case.drive))
+    gates = (*hidden[:-1], cell.n_gates, n_hidden)
+    assert (tape.states.shape, tape.gates.shape) == (hidden, gates)
+    assert (flow.net.shape, [part.shape for part in flow.drive]) == (wide, [wide] * len(case.drive.parts))
     assert {name: tuple(g.shape) for name, g in flow.weights.items()} == {
         name: (n_members, *shape) for name, shape in cell.shapes(n_hidden).items()
     }
     assert flow.carousel is None or flow.carousel.shape == hidden
-    assert cell.relative_slope(tape.activations).shape == wide
+    assert cell.relative_slope(tape.gates).shape == gates
 
 
 @every_cell
@@ -183,13 +217,13 @@ def test_stack_is_its_members_alone(cell: Cell, fast: bool) -> None:
 @every_cell
 def test_unroll_does_not_care_how_the_drive_lies_in_memory(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast)
-    shared = tuple(part[:1].detach().expand(3, -1, -1, -1) for part in case.drive)
+    shared = tuple(part[:1].detach().expand(3, -1, -1, -1) for part in case.drive.parts)
     strided = tuple(part.contiguous().transpose(1, 2).contiguous().transpose(1, 2) for part in shared)
     packed = tuple(part.contiguous() for part in shared)
     results = []
     for drive in (shared, strided, packed):
         leaves = tuple(part.requires_grad_() for part in drive)
-        laid = Case(weights=case.weights, drive=leaves, mask=case.mask, cotangent=case.cotangent)
+        laid = Case(weights=case.weights, drive=Drive(parts=leaves), mask=case.mask, cotangent=case.cotangent)
         results.append(run(cell, laid))
     assert_close(results[0], results[2])
     assert_close(results[1], results[2])
@@ -210,7 +244,7 @@ def test_unroll_keeps_single_precision(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast, length=4)
     single = Case(
         weights={name: weight.detach().float().requires_grad_() for name, weight in case.weights.items()},
-        drive=tuple(part.detach().float().requires_grad_() for part in case.drive),
+        drive=Drive(parts=tuple(part.detach().float().requires_grad_() for part in case.drive.parts)),
         mask=None if case.mask is None else case.mask.float(),
         cotangent=case.cotangent.float(),
     )
@@ -243,12 +277,12 @@ STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0}
 def test_relative_slope_is_the_slope_over_its_maximum(name: str) -> None:
     cell, functions = CELLS[name], BLOCKS[name]
     case = draw(cell, False, length=1, n_read=1, masked=False)
-    net = case.drive[0].detach().requires_grad_()
+    net = case.drive.parts[0].detach().requires_grad_()
     blocks = net.chunk(len(functions), dim=-1)
     values = [function(block) for function, block in zip(functions, blocks, strict=True)]
     slopes = [grad(value.sum(), net, retain_graph=True)[0] for value in values]
     expected = sum(slope / STEEPEST[function] for function, slope in zip(functions, slopes, strict=True))
     silent = {name: torch.zeros_like(weight) for name, weight in case.weights.items()}
-    tape = cell.forward(silent, (net,), None)
-    assert_close(tape.activations, torch.cat(values, dim=-1))
-    assert_close(cell.relative_slope(tape.activations), expected)
+    tape = cell.forward(silent, Drive(parts=(net,)), None)
+    assert_close(tape.gates.flatten(-2), torch.cat(values, dim=-1))
+    assert_close(cell.relative_slope(tape.gates).flatten(-2), expected)

@@ -13,6 +13,7 @@ from torch.autograd import grad
 from models import CELLS
 from models.activation import ACTIVATIONS, Activation
 from models.cell import Cell, State
+from models.drive import Drive
 from models.fast_elman import BLOCK, FastElman
 from models.moment import MOMENTS, MomentMap, Partials
 from models.unroll import unroll, unroll_reference
@@ -47,7 +48,7 @@ class Case:
     def run(self, cell: Cell) -> tuple[Tensor, ...]:
         """Values and all gradients of the fused pass."""
         weights, n_read = {"recurrent": self.matrix}, self.cotangent.shape[1]
-        read = unroll(cell, weights, (self.mean, self.variance), self.p_keep, n_read)
+        read = unroll(cell, weights, Drive(parts=(self.mean, self.variance)), self.p_keep, n_read)
         return read, *grad(read, self.leaves, self.cotangent)
 
 
@@ -100,7 +101,7 @@ def test_unroll_follows_the_equations(name: str, length: int, n_read: int) -> No
 @every_activation
 def test_unroll_equals_steps_under_autograd(name: str) -> None:
     case = draw(length=2 * BLOCK + 3, n_read=4, seed=1)
-    weights, drive = {"recurrent": case.matrix}, (case.mean, case.variance)
+    weights, drive = {"recurrent": case.matrix}, Drive(parts=(case.mean, case.variance))
     read = unroll_reference(fast(name), weights, drive, case.p_keep, 4)
     assert_close(case.run(fast(name)), (read, *grad(read, case.leaves, case.cotangent)))
 
@@ -111,8 +112,8 @@ def test_cell_is_the_plain_one_when_nothing_is_dropped(name: str, p_keep: float 
     case = draw(length=12, n_read=3)
     mask = None if p_keep is None else torch.full_like(case.p_keep, p_keep)
     weights, nothing = {"recurrent": case.matrix}, torch.zeros_like(case.variance)
-    plain = unroll(CELLS[f"elman_{name}"], weights, (case.mean,), None, 3)
-    quiet = unroll(fast(name), weights, (case.mean, nothing), mask, 3)
+    plain = unroll(CELLS[f"elman_{name}"], weights, Drive(parts=(case.mean,)), None, 3)
+    quiet = unroll(fast(name), weights, Drive(parts=(case.mean, nothing)), mask, 3)
     assert torch.equal(quiet, plain)
     leaves = (case.matrix, case.mean)
     assert_close(grad(quiet, leaves, case.cotangent), grad(plain, leaves, case.cotangent))
@@ -124,20 +125,24 @@ def test_cell_without_noise_is_the_plain_one_at_the_kink(name: str) -> None:
     case = draw(length=3, n_read=3)
     silent = torch.zeros_like(case.mean).requires_grad_()
     weights, nothing = {"recurrent": case.matrix}, torch.zeros_like(case.variance).requires_grad_()
-    plain = unroll(CELLS[f"elman_{name}"], weights, (silent,), None, 3)
-    quiet = unroll(fast(name), weights, (silent, nothing), torch.ones_like(case.p_keep), 3)
+    plain = unroll(CELLS[f"elman_{name}"], weights, Drive(parts=(silent,)), None, 3)
+    quiet = unroll(fast(name), weights, Drive(parts=(silent, nothing)), torch.ones_like(case.p_keep), 3)
     assert torch.equal(quiet, plain)
     leaves = (case.matrix, silent)
     assert_close(grad(quiet, leaves, case.cotangent), grad(plain, leaves, case.cotangent))
-    assert grad(unroll(fast(name), weights, (silent, nothing), case.p_keep, 3).sum(), nothing)[0].isfinite().all()
+    assert (
+        grad(unroll(fast(name), weights, Drive(parts=(silent, nothing)), case.p_keep, 3).sum(), nothing)[0]
+        .isfinite()
+        .all()
+    )
 
 
 @every_activation
 def test_cell_tends_to_the_plain_one_as_the_rate_tends_to_zero(name: str) -> None:
     case = draw(length=12, n_read=3)
     weights, nothing = {"recurrent": case.matrix}, torch.zeros_like(case.variance)
-    plain = unroll(CELLS[f"elman_{name}"], weights, (case.mean,), None, 3)
-    near = unroll(fast(name), weights, (case.mean, nothing), torch.full_like(case.p_keep, 1 - 1e-8), 3)
+    plain = unroll(CELLS[f"elman_{name}"], weights, Drive(parts=(case.mean,)), None, 3)
+    near = unroll(fast(name), weights, Drive(parts=(case.mean, nothing)), torch.full_like(case.p_keep, 1 - 1e-8), 3)
     # At a kink the effect is of the order of the square root of p_drop. Wang & Manning's variance leaves 0.14.
     torch.testing.assert_close(near, plain, rtol=1e-3, atol=1e-3)
 
@@ -145,9 +150,9 @@ def test_cell_tends_to_the_plain_one_as_the_rate_tends_to_zero(name: str) -> Non
 @every_activation
 def test_tape_holds_the_means_of_all_steps(name: str) -> None:
     case = draw(length=7, n_read=7)
-    tape = fast(name).forward({"recurrent": case.matrix}, (case.mean, case.variance), case.p_keep)
+    tape = fast(name).forward({"recurrent": case.matrix}, Drive(parts=(case.mean, case.variance)), case.p_keep)
     assert_close(tape.states, equations(name, case).detach())
-    assert torch.equal(tape.activations, tape.states)
+    assert torch.equal(tape.gates, tape.states.unsqueeze(-2))
 
 
 @every_activation

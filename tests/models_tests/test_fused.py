@@ -15,7 +15,8 @@ from numba import njit
 from torch import Generator, Tensor
 
 from models import CELLS, FAST_CELLS
-from models.cell import Cell, Drive, Weights
+from models.cell import Cell, Weights
+from models.drive import Drive
 from models.fused import fuse
 from models.kernels.cpu import nonlinearity, product
 
@@ -45,7 +46,7 @@ def draw(cell: Cell, fast: bool, sizes: tuple[int, int, int, int], *, scale: flo
     elif masked:
         kept = torch.rand((n_members, length, n_batch, n_hidden), generator=generator) < 0.7
         mask = kept.float() / 0.7
-    return weights, tuple(drive), mask, normal(n_members, 1 + length // 3, n_batch, n_hidden)
+    return weights, Drive(parts=tuple(drive)), mask, normal(n_members, 1 + length // 3, n_batch, n_hidden)
 
 
 def passes(cell: Cell, drawn: Drawn, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -53,9 +54,10 @@ def passes(cell: Cell, drawn: Drawn, dtype: torch.dtype) -> dict[str, Tensor]:
     weights, drive, mask, cotangent = drawn
     cast = {name: weight.to(dtype) for name, weight in weights.items()}
     mask = None if mask is None else mask.to(dtype)
-    tape = cell.forward(cast, tuple(part.to(dtype) for part in drive), mask)
+    cast_drive = Drive(parts=tuple(part.to(dtype) for part in drive.parts), codes=drive.codes)
+    tape = cell.forward(cast, cast_drive, mask)
     flow = cell.backward(cast, tape, mask, cotangent.to(dtype))
-    found = {"states": tape.states, "activations": tape.activations, "net": flow.net}
+    found = {"states": tape.states, "gates": tape.gates, "net": flow.net}
     found |= {f"drive {n}": part for n, part in enumerate(flow.drive)}
     found |= {f"weights {name}": gradient for name, gradient in flow.weights.items()}
     if flow.carousel is not None:
@@ -170,8 +172,21 @@ def test_product_is_torchs(n_rows: int, width: int, dtype: torch.dtype, transpos
     steps = (1, 5) if transposed else (width, 1)
     items = (right.mT if transposed else right).contiguous().flatten()
     product.pack(items.numpy(), 0, *steps, 5, width, packed.numpy())
-    arrays = (left.flatten().numpy(), 0, 5, packed.numpy(), out.view(-1).numpy())
-    for onto, times in ((False, 1), (True, 2)):
-        product.product(onto, *arrays, n_rows, 5, padded)
-        torch.testing.assert_close(out[:, :width], times * left @ right)
-        assert (out[:, width:] == 0).all()
+    product.product(left.flatten().numpy(), 0, 5, packed.numpy(), out.view(-1).numpy(), n_rows, 5, padded)
+    torch.testing.assert_close(out[:, :width], left @ right)
+    assert (out[:, width:] == 0).all()
+
+
+@pytest.mark.parametrize("n_rows", range(1, 11))
+@pytest.mark.parametrize("width", [1, 7, 8, 17, 40, 49])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_outer_adds_torchs_product_of_the_transposed(n_rows: int, width: int, dtype: torch.dtype) -> None:
+    generator = Generator().manual_seed(n_rows)
+    left = torch.randn(13, n_rows, generator=generator, dtype=dtype)
+    padded = product.padded(width, left.element_size())
+    right = torch.randn(13, padded + 3, generator=generator, dtype=dtype)
+    out = torch.randn(n_rows, padded, generator=generator, dtype=dtype)
+    expected = out + left.mT @ right[:, :padded]
+    arrays = (left.flatten().numpy(), 0, n_rows, right.flatten().numpy(), 0, padded + 3)
+    product.outer(*arrays, 13, out.view(-1).numpy(), n_rows, padded)
+    torch.testing.assert_close(out, expected)

@@ -19,6 +19,7 @@ from models_tests.test_fused import Drawn, distance, draw, every_cell, passes
 
 from models import fused
 from models.cell import Cell
+from models.drive import Drive
 from models.fused import fuse
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,7 +45,7 @@ def moved(drawn: Drawn) -> Drawn:
     weights, drive, mask, cotangent = drawn
     return (
         {name: weight.to(DEVICE) for name, weight in weights.items()},
-        tuple(part.to(DEVICE) for part in drive),
+        Drive(parts=tuple(part.to(DEVICE) for part in drive.parts)),
         None if mask is None else mask.to(DEVICE),
         cotangent.to(DEVICE),
     )

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from models import CELLS
 from models.activation import ACTIVATIONS
+from models.drive import Drive
 from models.elman import Elman
 from models.lstm import Lstm
 
@@ -23,7 +24,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 def error_flow(cell: Elman, recurrent: Tensor, drive: Tensor) -> Tensor:
     """g(k), k steps before the target at the last step: ``[T]``, the target first."""
     weights = {"recurrent": recurrent[None]}
-    tape = cell.forward(weights, (drive[None],), None)
+    tape = cell.forward(weights, Drive(parts=(drive[None],)), None)
     flow = cell.backward(weights, tape, None, normal(1, 1, *drive.shape[1:], seed=9))
     return flow.net[0].square().sum(-1).mean(1).sqrt().flip(0)
 
@@ -77,7 +78,9 @@ def test_error_flow_of_an_identity_rectifier_is_constant() -> None:
 
 def test_identity_rectifier_counts() -> None:
     drive = torch.ones(1, LENGTH, 1, 1, dtype=torch.float64)
-    tape = Elman(ACTIVATIONS["rectifier"]).forward({"recurrent": torch.ones(1, 1, 1).double()}, (drive,), None)
+    tape = Elman(ACTIVATIONS["rectifier"]).forward(
+        {"recurrent": torch.ones(1, 1, 1).double()}, Drive(parts=(drive,)), None
+    )
     assert tape.states.flatten().tolist() == list(range(1, LENGTH + 1))
 
 
@@ -89,7 +92,7 @@ def test_carousel_holds_value_and_error_when_its_gates_are_closed() -> None:
     i[:, 0], o[:, -1] = OPEN, OPEN
     g[:] = normal(1, LENGTH, N_SEQUENCES, N_HIDDEN, seed=0)
     cell, weights = Lstm(), {"recurrent": normal(1, N_HIDDEN, 4 * N_HIDDEN, seed=1)}
-    tape = cell.forward(weights, (gates.flatten(3),), None)
+    tape = cell.forward(weights, Drive(parts=(gates.flatten(3),)), None)
     cotangent = normal(1, 1, N_SEQUENCES, N_HIDDEN, seed=2)
     flow = cell.backward(weights, tape, None, cotangent)
     written = g[:, 0].tanh()
@@ -105,7 +108,7 @@ def test_carousel_decays_by_its_forget_gate(forget: float) -> None:
     gates = torch.full((1, LENGTH, 1, 4, 1), CLOSED, dtype=torch.float64)
     gates[..., 1, :], gates[:, -1, ..., 3, :] = forget, OPEN
     cell, weights = Lstm(), {"recurrent": torch.zeros(1, 1, 4, dtype=torch.float64)}
-    tape = cell.forward(weights, (gates.flatten(3),), None)
+    tape = cell.forward(weights, Drive(parts=(gates.flatten(3),)), None)
     carousel = cell.backward(weights, tape, None, torch.ones(1, 1, 1, 1, dtype=torch.float64)).carousel
     assert carousel is not None
     steps_back = torch.arange(LENGTH - 1, -1, -1, dtype=torch.float64)

@@ -79,7 +79,7 @@ def test_project_codes_is_the_product_with_one_hot_vectors(own: bool, biased: bo
     expected = torch.einsum("ktbi,kih->ktbh" if own else "tbi,kih->ktbh", hot, matrix)
     if biased:
         expected = expected + bias[:, None, None]
-    actual = project(codes, matrix, bias if biased else None)
+    (actual,) = project(codes, matrix, bias if biased else None).dense()
     leaves = (matrix, bias) if biased else (matrix,)
     assert_close(actual, expected)
     assert_close(grad(actual, leaves, cotangent), grad(expected, leaves, cotangent))
@@ -89,7 +89,8 @@ def test_project_codes_is_the_product_with_one_hot_vectors(own: bool, biased: bo
 def test_project_of_dense_one_hot_vectors_equals_that_of_codes(own: bool) -> None:
     codes = draw_inputs(True, own)
     matrix, bias = normal(N_MEMBERS, N_IN, N_HIDDEN, seed=0), normal(N_MEMBERS, N_HIDDEN, seed=1)
-    assert_close(project(codes, matrix, bias), project(one_hot(codes, N_IN).double(), matrix, bias))
+    hot = one_hot(codes, N_IN).double()
+    assert_close(project(codes, matrix, bias).dense(), project(hot, matrix, bias).dense())
 
 
 # Sampled dropout.

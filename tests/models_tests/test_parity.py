@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from models import CELLS
 from models.cell import Weights
+from models.drive import Drive
 from models.lstm import Lstm
 from models.network import Dropout, Network
 from models.unroll import unroll
@@ -72,7 +73,7 @@ def test_unroll_equals_the_module_of_torch(name: str) -> None:
     weights = translate(name, made)
     recurrent = {key: weights[key][None].requires_grad_() for key in cell.shapes(N_HIDDEN)}
     drive = (inputs.detach() @ weights["input"] + weights["bias"])[None].requires_grad_()
-    read = unroll(cell, recurrent, (drive,), None, N_READ)
+    read = unroll(cell, recurrent, Drive(parts=(drive,)), None, N_READ)
     to_drive, *to_weights = grad(read, (drive, *recurrent.values()), cotangent[None])
 
     assert_close(read[0], expected.detach())
@@ -92,7 +93,7 @@ def test_logistic_elman_equals_a_loop() -> None:
         hidden = 1 / (1 + torch.exp(-(drive[t] + hidden @ w)))
         states.append(hidden)
     expected = torch.stack(states[-N_READ:])
-    read = unroll(CELLS["elman_logistic"], {"recurrent": w[None]}, (drive[None],), None, N_READ)[0]
+    read = unroll(CELLS["elman_logistic"], {"recurrent": w[None]}, Drive(parts=(drive[None],)), None, N_READ)[0]
     assert_close(read, expected)
     assert_close(grad(read, (w, drive), cotangent), grad(expected, (w, drive), cotangent))
 
@@ -113,7 +114,7 @@ def test_lstm_carousel_is_the_total_derivative_by_the_cell() -> None:
         states.append(hidden)
     expected = torch.stack(grad(torch.stack(states[-N_READ:]), cells, cotangent))
     weights: Weights = {"recurrent": w[None]}
-    flow = Lstm().backward(weights, Lstm().forward(weights, (drive[None],), None), None, cotangent[None])
+    flow = Lstm().backward(weights, Lstm().forward(weights, Drive(parts=(drive[None],)), None), None, cotangent[None])
     assert flow.carousel is not None
     assert_close(flow.carousel[0], expected)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
+from models.drive import Drive
 from models.network import Dropout, Keep, Network
 from models.unroll import unroll_reference
 from study.seeds import stream
@@ -48,11 +49,12 @@ def test_probe_error_flow_equals_autograds(cell: str, dropout: Dropout) -> None:
     keep = Keep(inputs=rates, recurrent=rates) if dropout is Dropout.FAST else None
     found = probe(net, weights, keep, TASK, data)
     drive, gain = net.drive(weights, data.inputs, keep)
-    drive[0].requires_grad_()
-    hidden = unroll_reference(net.cell, net.recurrent(weights), drive, gain, 1)
+    mean, *variance = drive.dense()
+    mean.requires_grad_()
+    hidden = unroll_reference(net.cell, net.recurrent(weights), Drive(parts=(mean, *variance)), gain, 1)
     output = hidden @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
     # The loss of one sequence is E; summing over sequences leaves each sequence's own error signals.
-    (delta,) = torch.autograd.grad(TASK.loss(data, output).sum() * N_SEQUENCES, drive[0])
+    (delta,) = torch.autograd.grad(TASK.loss(data, output).sum() * N_SEQUENCES, mean)
     expected = delta.square().sum(-1).mean(-1).sqrt().flip(1)
     for k in range(2):
         torch.testing.assert_close(

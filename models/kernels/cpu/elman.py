@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
-from models.kernels.cpu.product import pack, padded, product
+from models.kernels.cpu.product import copy_rows, pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 
 
 @compiled
-def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
+def forward(kind, drive, codes, matrix, mask, states, first, last, top, bottom):
     """``h_t = f(drive_t + (m_t h_{t-1}) W)`` for members first to last and rows top to bottom of the batch.
 
     Args:
         kind: which f.
-        drive: ``[K, T, B, H]``.
+        drive: ``[K, N, H]``.
+        codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
@@ -25,7 +27,7 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = drive.shape[1:]
+    n_steps, n_batch, n_hidden = states.shape[1:]
     width, n_rows = padded(n_hidden, drive.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
@@ -43,11 +45,14 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
                 mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(False, source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
+            product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
+                place = t * n_batch + top + r
+                if codes.size > 0:
+                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
+                drive_row = drives[(k * drive.shape[1] + place) * n_hidden :][:n_hidden]
                 row, net_row = now[r * n_hidden : (r + 1) * n_hidden], net[r * width : r * width + n_hidden]
-                drive_row = drives[at + r * n_hidden : at + (r + 1) * n_hidden]
                 for j in range(n_hidden):
                     row[j] = net_row[j] + drive_row[j]
             if kind == TANH:
@@ -62,8 +67,8 @@ def forward(kind, drive, matrix, mask, states, first, last, top, bottom):
 
 
 @compiled
-def backward(kind, states, matrix, mask, cotangent, delta, first, last, top, bottom):
-    """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))``.
+def backward(kind, states, matrix, mask, cotangent, codes, delta, d_drive, d_matrix, first, last):
+    """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and the gradients, for members first to last.
 
     Args:
         kind: which f.
@@ -71,47 +76,61 @@ def backward(kind, states, matrix, mask, cotangent, delta, first, last, top, bot
         matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
-        delta: ``[K, T, B, H]``, written.
+        codes: as in ``forward``.
+        delta: ``[K, T, B, H]``, written; or empty.
+        d_drive: gradient by the drive's table, ``[K, N, H]``, written; empty where ``codes`` are.
+        d_matrix: gradient by W, ``[K, H, H]``, written.
         first: first member.
         last: one past the last member.
-        top: first row.
-        bottom: one past the last row.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
-    n_read, width, n_rows = cotangent.shape[1], padded(n_hidden, states.itemsize), bottom - top
-    size, stride = n_rows * n_hidden, n_batch * n_hidden
+    n_read, width, size = cotangent.shape[1], padded(n_hidden, states.itemsize), n_batch * n_hidden
+    n_held, step = ring_steps(n_steps, n_batch), ring_step(n_hidden, states.itemsize)
     values, matrices, masks = states.reshape(-1), matrix.reshape(-1), mask.reshape(-1)
-    readings, deltas = cotangent.reshape(-1), delta.reshape(-1)
-    net, packed = np.zeros(n_rows * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
+    readings = cotangent.reshape(-1)
+    ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
+    net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
+    packed, total = np.zeros(n_hidden * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
     # Literals are of double precision and would take the loops with them.
     zero, one = states.dtype.type(0), states.dtype.type(1)
     for k in range(first, last):
         # Of the transposed matrix.
         pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, packed)
-        for t in range(n_steps - 1, -1, -1):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            now, value = deltas[at : at + size], values[at : at + size]
-            if t == n_steps - 1:
-                now[:] = 0
-            else:
-                product(False, deltas, at + stride, n_hidden, packed, net, n_rows, n_hidden, width)
-                for r in range(n_rows):
-                    now[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
-                if masks.size > 0:
-                    mask_t = masks[at + stride : at + stride + size]
+        total[:] = 0
+        d_drive[k : k + 1] = 0
+        end = n_steps
+        while end > 0:
+            begin = max(0, end - n_held)
+            for t in range(end - 1, begin - 1, -1):
+                at = (k * n_steps + t) * size
+                value = values[at : at + size]
+                if t == n_steps - 1:
+                    d_hidden[:] = 0
+                else:
+                    following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
+                    product(ring, following, step, packed, net, n_batch, n_hidden, width)
+                    copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
+                    if masks.size > 0:
+                        mask_t = masks[at + size : at + 2 * size]
+                        for x in range(size):
+                            d_hidden[x] *= mask_t[x]
+                if t >= n_steps - n_read:
+                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):
-                        now[x] *= mask_t[x]
-            if t >= n_steps - n_read:
-                read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
-                reading = readings[read_at : read_at + size]
-                for x in range(size):
-                    now[x] += reading[x]
-            if kind == TANH:
-                for x in range(size):
-                    now[x] *= one - value[x] * value[x]
-            elif kind == LOGISTIC:
-                for x in range(size):
-                    now[x] *= value[x] * (one - value[x])
-            else:
-                for x in range(size):
-                    now[x] *= one if value[x] > zero else zero
+                        d_hidden[x] += reading[x]
+                if kind == TANH:
+                    for x in range(size):
+                        d_hidden[x] *= one - value[x] * value[x]
+                elif kind == LOGISTIC:
+                    for x in range(size):
+                        d_hidden[x] *= value[x] * (one - value[x])
+                else:
+                    for x in range(size):
+                        d_hidden[x] *= one if value[x] > zero else zero
+                place = (t - begin) * n_batch * step
+                copy_rows(d_hidden, 0, n_hidden, ring, place, step, n_batch, n_hidden)
+            settle_drive(k, begin, end, n_batch, ring, step, 0, n_hidden, codes, delta, d_drive)
+            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width)
+            end = begin
+        for i in range(n_hidden):
+            d_matrix[k, i] = total[i * width : i * width + n_hidden]

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
-from models.kernels.cpu.product import pack, padded, product
+from models.kernels.cpu.product import copy_rows, pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 from models.moment import FAR, NOISELESS
 
@@ -17,13 +18,16 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 @compiled
-def forward(kind, drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, spreads, first, last, top, bottom):
+def forward(
+    kind, drive_mean, drive_variance, codes, matrix, p_keep, means, mus, s2s, spreads, first, last, top, bottom
+):
     """``(m_t, v_t)`` = moments of f(a), ``a ~ N(drive_mean + p m W, drive_variance + p (v + (1 - p) m^2) (W * W))``.
 
     Args:
         kind: which f.
-        drive_mean: ``[K, T, B, H]``.
-        drive_variance: ``[K, T, B, H]``.
+        drive_mean: ``[K, N, H]``.
+        drive_variance: ``[K, N, H]``.
+        codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
         means: m_t, ``[K, T, B, H]``, written.
@@ -35,7 +39,7 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, s
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = drive_mean.shape[1:]
+    n_steps, n_batch, n_hidden = means.shape[1:]
     width, n_rows = padded(n_hidden, drive_mean.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drive_means, drive_variances = drive_mean.reshape(-1), drive_variance.reshape(-1)
@@ -56,26 +60,20 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, s
         for t in range(n_steps):
             at = (k * n_steps + t) * stride + top * n_hidden
             before = at - stride if t > 0 else 0
-            product(False, all_means if t > 0 else start, before, n_hidden, kept, net, n_rows, n_hidden, width)
-            product(
-                False,
-                all_spreads if t > 0 else start,
-                before,
-                n_hidden,
-                kept_square,
-                net_square,
-                n_rows,
-                n_hidden,
-                width,
-            )
+            from_means, from_spreads = all_means if t > 0 else start, all_spreads if t > 0 else start
+            product(from_means, before, n_hidden, kept, net, n_rows, n_hidden, width)
+            product(from_spreads, before, n_hidden, kept_square, net_square, n_rows, n_hidden, width)
             mean, mu = all_means[at : at + size], all_mus[at : at + size]
             s2, spread = all_s2s[at : at + size], all_spreads[at : at + size]
             for r in range(n_rows):
                 start_row, end_row, net_at = r * n_hidden, (r + 1) * n_hidden, r * width
                 mu_row, net_row = mu[start_row:end_row], net[net_at : net_at + n_hidden]
                 s2_row, square_row = s2[start_row:end_row], net_square[net_at : net_at + n_hidden]
-                mean_row = drive_means[at + start_row : at + end_row]
-                variance_row = drive_variances[at + start_row : at + end_row]
+                place = t * n_batch + top + r
+                if codes.size > 0:
+                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
+                drive_at = (k * drive_mean.shape[1] + place) * n_hidden
+                mean_row, variance_row = drive_means[drive_at:][:n_hidden], drive_variances[drive_at:][:n_hidden]
                 for j in range(n_hidden):
                     mu_row[j] = net_row[j] + mean_row[j]
                 for j in range(n_hidden):
@@ -117,34 +115,59 @@ def forward(kind, drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, s
 
 
 @compiled
-def backward(kind, means, mus, s2s, matrix, p_keep, cotangent, delta, epsilon, first, last, top, bottom):
+def backward(
+    kind,
+    means,
+    mus,
+    s2s,
+    spreads,
+    matrix,
+    p_keep,
+    cotangent,
+    codes,
+    delta,
+    epsilon,
+    d_mean_drive,
+    d_variance_drive,
+    d_matrix,
+    first,
+    last,
+):
     """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
+
+    And the gradients; that by W is ``p (sum_t m_{t-1}^T delta_t + 2 W sum_t spread_{t-1}^T epsilon_t)``.
 
     Args:
         kind: which f.
         means: what ``forward`` wrote.
         mus: see means.
         s2s: see means.
+        spreads: see means.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
         cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
-        delta: dE/dmu, ``[K, T, B, H]``, written.
-        epsilon: dE/ds2, ``[K, T, B, H]``, written.
+        codes: as in ``forward``.
+        delta: dE/dmu, ``[K, T, B, H]``, written; or empty.
+        epsilon: dE/ds2, likewise.
+        d_mean_drive: gradient by the table of means, ``[K, N, H]``, written; empty where ``codes`` are.
+        d_variance_drive: gradient by the table of variances, likewise.
+        d_matrix: gradient by W, ``[K, H, H]``, written.
         first: first member.
         last: one past the last member.
-        top: first row.
-        bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = delta.shape[1:]
-    n_read, width, n_rows = cotangent.shape[1], padded(n_hidden, delta.itemsize), bottom - top
-    size, stride = n_rows * n_hidden, n_batch * n_hidden
+    n_steps, n_batch, n_hidden = means.shape[1:]
+    n_read, width, size = cotangent.shape[1], padded(n_hidden, means.itemsize), n_batch * n_hidden
+    n_held, step = ring_steps(n_steps, n_batch), ring_step(n_hidden, means.itemsize)
     matrices, readings = matrix.reshape(-1), cotangent.reshape(-1)
-    to_mean, to_variance = np.zeros(n_hidden * width, delta.dtype), np.zeros(n_hidden * width, delta.dtype)
+    to_mean, to_variance = np.zeros(n_hidden * width, means.dtype), np.zeros(n_hidden * width, means.dtype)
+    total, total_square = np.zeros(n_hidden * width, means.dtype), np.zeros(n_hidden * width, means.dtype)
     all_means, all_mus, all_s2s = means.reshape(-1), mus.reshape(-1), s2s.reshape(-1)
-    deltas, epsilons = delta.reshape(-1), epsilon.reshape(-1)
-    net, net_square = np.zeros(n_rows * width, delta.dtype), np.zeros(n_rows * width, delta.dtype)
-    d_mean, d_variance = np.zeros(size, delta.dtype), np.zeros(size, delta.dtype)
-    number = delta.dtype.type
+    ring, ring_square = np.zeros(n_held * n_batch * step, means.dtype), np.zeros(n_held * n_batch * step, means.dtype)
+    net, net_square = np.zeros(n_batch * width, means.dtype), np.zeros(n_batch * width, means.dtype)
+    d_mean, d_variance = np.zeros(size, means.dtype), np.zeros(size, means.dtype)
+    d_mu, d_s2 = np.zeros(size, means.dtype), np.zeros(size, means.dtype)
+    unmasked, kept = means[:0], net[:0]
+    number = means.dtype.type
     zero, half, one, two = number(0), number(0.5), number(1), number(2)
     shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
     middle = zero if kind == TANH else half
@@ -155,50 +178,64 @@ def backward(kind, means, mus, s2s, matrix, p_keep, cotangent, delta, epsilon, f
         for x in range(to_mean.size):
             to_variance[x] = p_keep[k] * to_mean[x] * to_mean[x]
             to_mean[x] *= p_keep[k]
-        for t in range(n_steps - 1, -1, -1):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            mean, mu, s2 = all_means[at : at + size], all_mus[at : at + size], all_s2s[at : at + size]
-            d_mu, d_s2 = deltas[at : at + size], epsilons[at : at + size]
-            if t == n_steps - 1:
-                d_mean[:] = 0
-                d_variance[:] = 0
-            else:
-                following = at + stride
-                product(False, deltas, following, n_hidden, to_mean, net, n_rows, n_hidden, width)
-                product(False, epsilons, following, n_hidden, to_variance, net_square, n_rows, n_hidden, width)
-                for r in range(n_rows):
-                    d_mean[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
-                    d_variance[r * n_hidden : (r + 1) * n_hidden] = net_square[r * width : r * width + n_hidden]
-                for x in range(size):
-                    d_mean[x] += twice_drop * mean[x] * d_variance[x]
-            if t >= n_steps - n_read:
-                read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
-                reading = readings[read_at : read_at + size]
-                for x in range(size):
-                    d_mean[x] += reading[x]
-            if kind == TANH or kind == LOGISTIC:
-                for x in range(size):
-                    m = mean[x]
-                    slope = one - m * m if kind == TANH else m * (one - m)
-                    wide = one + shrinkage * s2[x]
-                    m_by_mu = slope / math.sqrt(wide)
-                    m_by_s2 = -half * shrinkage * mu[x] * m_by_mu / wide
-                    w = one / math.sqrt(one + two * s2[x] * slope)
-                    z = two * (middle - m) * (one - half * (w + w * w * w))
-                    d_mu[x] = d_mean[x] * m_by_mu + d_variance[x] * z * m_by_mu
-                    d_s2[x] = d_mean[x] * m_by_s2 + d_variance[x] * (slope * slope * w * w * w + z * m_by_s2)
-            else:
-                for x in range(size):
-                    quiet = s2[x] <= number(NOISELESS)
-                    s = math.sqrt(one if quiet else s2[x])
-                    ratio = mu[x] / s
-                    ratio = number(FAR) if ratio > number(FAR) else ratio
-                    ratio = -number(FAR) if ratio < -number(FAR) else ratio
-                    far = number(FAR) if mu[x] > zero else -number(FAR)
-                    ratio = far if quiet else ratio
-                    tail = upper_tail(abs(ratio))
-                    above = one - tail if ratio > zero else tail
-                    below = tail if ratio > zero else one - tail
-                    rate = number(_DENSITY) * exp(-half * ratio * ratio) / s
-                    d_mu[x] = d_mean[x] * above + d_variance[x] * two * mean[x] * below
-                    d_s2[x] = d_mean[x] * half * rate + d_variance[x] * (above - mean[x] * rate)
+        total[:], total_square[:] = 0, 0
+        d_mean_drive[k : k + 1], d_variance_drive[k : k + 1] = 0, 0
+        end = n_steps
+        while end > 0:
+            begin = max(0, end - n_held)
+            for t in range(end - 1, begin - 1, -1):
+                at = (k * n_steps + t) * size
+                mean, mu, s2 = all_means[at : at + size], all_mus[at : at + size], all_s2s[at : at + size]
+                if t == n_steps - 1:
+                    d_mean[:] = 0
+                    d_variance[:] = 0
+                else:
+                    following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
+                    product(ring, following, step, to_mean, net, n_batch, n_hidden, width)
+                    product(ring_square, following, step, to_variance, net_square, n_batch, n_hidden, width)
+                    copy_rows(net, 0, width, d_mean, 0, n_hidden, n_batch, n_hidden)
+                    copy_rows(net_square, 0, width, d_variance, 0, n_hidden, n_batch, n_hidden)
+                    for x in range(size):
+                        d_mean[x] += twice_drop * mean[x] * d_variance[x]
+                if t >= n_steps - n_read:
+                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
+                    for x in range(size):
+                        d_mean[x] += reading[x]
+                if kind == TANH or kind == LOGISTIC:
+                    for x in range(size):
+                        m = mean[x]
+                        slope = one - m * m if kind == TANH else m * (one - m)
+                        wide = one + shrinkage * s2[x]
+                        m_by_mu = slope / math.sqrt(wide)
+                        m_by_s2 = -half * shrinkage * mu[x] * m_by_mu / wide
+                        w = one / math.sqrt(one + two * s2[x] * slope)
+                        z = two * (middle - m) * (one - half * (w + w * w * w))
+                        d_mu[x] = d_mean[x] * m_by_mu + d_variance[x] * z * m_by_mu
+                        d_s2[x] = d_mean[x] * m_by_s2 + d_variance[x] * (slope * slope * w * w * w + z * m_by_s2)
+                else:
+                    for x in range(size):
+                        quiet = s2[x] <= number(NOISELESS)
+                        s = math.sqrt(one if quiet else s2[x])
+                        ratio = mu[x] / s
+                        ratio = number(FAR) if ratio > number(FAR) else ratio
+                        ratio = -number(FAR) if ratio < -number(FAR) else ratio
+                        far = number(FAR) if mu[x] > zero else -number(FAR)
+                        ratio = far if quiet else ratio
+                        tail = upper_tail(abs(ratio))
+                        above = one - tail if ratio > zero else tail
+                        below = tail if ratio > zero else one - tail
+                        rate = number(_DENSITY) * exp(-half * ratio * ratio) / s
+                        d_mu[x] = d_mean[x] * above + d_variance[x] * two * mean[x] * below
+                        d_s2[x] = d_mean[x] * half * rate + d_variance[x] * (above - mean[x] * rate)
+                place = (t - begin) * n_batch * step
+                copy_rows(d_mu, 0, n_hidden, ring, place, step, n_batch, n_hidden)
+                copy_rows(d_s2, 0, n_hidden, ring_square, place, step, n_batch, n_hidden)
+            settle_drive(k, begin, end, n_batch, ring, step, 0, n_hidden, codes, delta, d_mean_drive)
+            settle_drive(k, begin, end, n_batch, ring_square, step, 0, n_hidden, codes, epsilon, d_variance_drive)
+            settle_matrix(k, begin, end, means, unmasked, kept, ring, step, total, width)
+            settle_matrix(k, begin, end, spreads, unmasked, kept, ring_square, step, total_square, width)
+            end = begin
+        for i in range(n_hidden):
+            for j in range(n_hidden):
+                through_variance = two * matrix[k, i, j] * total_square[i * width + j]
+                d_matrix[k, i, j] = p_keep[k] * (total[i * width + j] + through_variance)

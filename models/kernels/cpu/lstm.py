@@ -1,24 +1,30 @@
-"""Long short-term memory through a whole sequence, compiled; blocks i, f, g, o as in ``models.lstm``."""
+"""Long short-term memory through a whole sequence, compiled; blocks i, f, g, o as in ``models.lstm``.
+
+The gates' values are kept gate by gate, ``[K, T, 4, B, H]``: one long loop then does all that happens to a unit, where
+rows of single gates would leave remainders that fill no vector.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
-from models.kernels.cpu.product import pack, padded, product
+from models.kernels.cpu.product import copy_rows, pack, padded, product
 
 
 @compiled
-def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, top, bottom):
+def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, last, top, bottom):
     """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)`` for members first to last and rows top to bottom.
 
     Args:
-        drive: ``[K, T, B, 4H]``.
+        drive: ``[K, N, 4H]``.
+        codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, 4H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
-        gates: values of i, f, g, o, ``[K, T, B, 4H]``, written.
+        gates: values of i, f, g, o, ``[K, T, 4, B, H]``, written.
         cells: c, ``[K, T, B, H]``, written.
         squashed: tanh(c), ``[K, T, B, H]``, written.
         first: first member.
@@ -34,7 +40,7 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
-    candidate, before = np.zeros(size, drive.dtype), np.zeros(size, drive.dtype)
+    opened, before = np.zeros(4 * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
         pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
         before[:], kept[:] = 0, 0
@@ -47,111 +53,122 @@ def forward(drive, matrix, mask, states, gates, cells, squashed, first, last, to
                 mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
-            product(False, source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
-            gate, drive_t = all_gates[4 * at : 4 * at + 4 * size], drives[4 * at : 4 * at + 4 * size]
+            product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
+            for r in range(n_rows):
+                place = t * n_batch + top + r
+                if codes.size > 0:
+                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
+                drive_row = drives[(k * drive.shape[1] + place) * n_gates :][:n_gates]
+                net_row = net[r * width : r * width + n_gates]
+                for gate in range(4):
+                    of_gate, start = opened[gate * size + r * n_hidden :][:n_hidden], gate * n_hidden
+                    net_part, drive_part = net_row[start:][:n_hidden], drive_row[start:][:n_hidden]
+                    for j in range(n_hidden):
+                        of_gate[j] = net_part[j] + drive_part[j]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
-            for r in range(n_rows):
-                row, net_row = gate[r * n_gates : (r + 1) * n_gates], net[r * width : r * width + n_gates]
-                drive_row, g = drive_t[r * n_gates : (r + 1) * n_gates], candidate[r * n_hidden : (r + 1) * n_hidden]
-                for j in range(n_gates):
-                    row[j] = net_row[j] + drive_row[j]
-                g[:] = row[2 * n_hidden : 3 * n_hidden]
-            # Over all blocks and the candidate's again: long loops without remainders take less time than short ones.
-            for x in range(4 * size):
-                gate[x] = logistic(gate[x])
-            for x in range(size):
-                candidate[x] = tanh(candidate[x])
-            for r in range(n_rows):
-                row, g = gate[r * n_gates : (r + 1) * n_gates], candidate[r * n_hidden : (r + 1) * n_hidden]
-                i, f = row[:n_hidden], row[n_hidden : 2 * n_hidden]
-                c, c_before = cell[r * n_hidden : (r + 1) * n_hidden], before[r * n_hidden : (r + 1) * n_hidden]
-                row[2 * n_hidden : 3 * n_hidden] = g
-                for j in range(n_hidden):
-                    c[j] = f[j] * c_before[j] + i[j] * g[j]
-            for x in range(size):
-                before[x] = cell[x]
-                flat[x] = tanh(cell[x])
-            for r in range(n_rows):
-                o = gate[r * n_gates + 3 * n_hidden : (r + 1) * n_gates]
-                h, c = now[r * n_hidden : (r + 1) * n_hidden], flat[r * n_hidden : (r + 1) * n_hidden]
-                for j in range(n_hidden):
-                    h[j] = o[j] * c[j]
+            gate_t = all_gates[(k * n_steps + t) * 4 * stride + top * n_hidden :]
+            i, f, g, o = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size], gate_t[3 * stride :][:size]
+            _units_forward(opened, before, i, f, g, o, cell, flat, now)
+            before[:] = cell
 
 
 @compiled
-def backward(gates, cells, squashed, matrix, mask, cotangent, delta, carousel, first, last, top, bottom):
-    """Error signals of the four net inputs and of the cell, see ``models.lstm.Lstm.backward``.
+def _units_forward(opened, before, i, f, g, o, cell, flat, hidden):
+    """What a step does to single units; a function of its own, or LLVM would leave the loop to scalars."""
+    size = cell.size
+    for x in range(size):
+        i_x, f_x = logistic(opened[x]), logistic(opened[size + x])
+        g_x, o_x = tanh(opened[2 * size + x]), logistic(opened[3 * size + x])
+        c = f_x * before[x] + i_x * g_x
+        squash = tanh(c)
+        i[x], f[x], g[x], o[x] = i_x, f_x, g_x, o_x
+        cell[x], flat[x], hidden[x] = c, squash, o_x * squash
+
+
+@compiled
+def _units_backward(gates, flat, before, d_hidden, later, signal, d_cell):
+    """The same, backwards."""
+    size = flat.size
+    one = flat.dtype.type(1)
+    for x in range(size):
+        i, f, g, o = gates[x], gates[size + x], gates[2 * size + x], gates[3 * size + x]
+        d_h, squash = d_hidden[x], flat[x]
+        d_c = later[x] + d_h * o * (one - squash * squash)
+        signal[x] = d_c * g * i * (one - i)
+        signal[size + x] = d_c * before[x] * f * (one - f)
+        signal[2 * size + x] = d_c * i * (one - g * g)
+        signal[3 * size + x] = d_h * squash * o * (one - o)
+        d_cell[x], later[x] = d_c, d_c * f
+
+
+@compiled
+def backward(
+    states, gates, cells, squashed, matrix, mask, cotangent, codes, delta, carousel, d_drive, d_matrix, first, last
+):
+    """Error signals of the four net inputs and of the cell, and the gradients; see ``models.lstm.Lstm.backward``.
 
     Args:
-        gates: values of i, f, g, o, ``[K, T, B, 4H]``.
+        states: h, ``[K, T, B, H]``.
+        gates: values of i, f, g, o, ``[K, T, 4, B, H]``.
         cells: c, ``[K, T, B, H]``.
         squashed: tanh(c), ``[K, T, B, H]``.
         matrix: W, ``[K, H, 4H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
-        delta: ``[K, T, B, 4H]``, written.
-        carousel: dE/dc, ``[K, T, B, H]``, written.
+        codes: as in ``forward``.
+        delta: ``[K, T, B, 4H]``, written; or empty.
+        carousel: dE/dc, ``[K, T, B, H]``, written; or empty.
+        d_drive: gradient by the drive's table, ``[K, N, 4H]``, written; empty where ``codes`` are.
+        d_matrix: gradient by W, ``[K, H, 4H]``, written.
         first: first member.
         last: one past the last member.
-        top: first row.
-        bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = cells.shape[1:]
-    n_read, n_rows, n_gates = cotangent.shape[1], bottom - top, 4 * n_hidden
-    width = padded(n_hidden, cells.itemsize)
-    size, stride = n_rows * n_hidden, n_batch * n_hidden
+    n_steps, n_batch, n_hidden = states.shape[1:]
+    n_read, n_gates, size = cotangent.shape[1], 4 * n_hidden, n_batch * n_hidden
+    width, wide = padded(n_hidden, states.itemsize), padded(n_gates, states.itemsize)
+    n_held, step = ring_steps(n_steps, n_batch), ring_step(n_gates, states.itemsize)
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
     matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
-    deltas, carousels = delta.reshape(-1), carousel.reshape(-1)
-    net, d_hidden = np.zeros(n_rows * width, cells.dtype), np.zeros(size, cells.dtype)
-    later, nothing = np.zeros(size, cells.dtype), np.zeros(size, cells.dtype)
-    packed = np.zeros(n_gates * width, cells.dtype)
-    # A literal is of double precision and would take the loops with it.
-    one = cells.dtype.type(1)
+    carousels = carousel.reshape(-1)
+    ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
+    net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
+    d_cell, later, nothing = np.zeros(size, states.dtype), np.zeros(size, states.dtype), np.zeros(size, states.dtype)
+    signal = np.zeros(4 * size, states.dtype)
+    packed, total = np.zeros(n_gates * width, states.dtype), np.zeros(n_hidden * wide, states.dtype)
     for k in range(first, last):
         # Of the transposed matrix.
         pack(matrices, k * n_hidden * n_gates, 1, n_gates, n_gates, n_hidden, packed)
-        later[:] = 0
-        for t in range(n_steps - 1, -1, -1):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            if t == n_steps - 1:
-                d_hidden[:] = 0
-            else:
-                following = 4 * (at + stride)
-                product(False, deltas, following, n_gates, packed, net, n_rows, n_gates, width)
-                for r in range(n_rows):
-                    d_hidden[r * n_hidden : (r + 1) * n_hidden] = net[r * width : r * width + n_hidden]
-                if masks.size > 0:
-                    mask_t = masks[at + stride : at + stride + size]
+        later[:], total[:] = 0, 0
+        d_drive[k : k + 1] = 0
+        end = n_steps
+        while end > 0:
+            begin = max(0, end - n_held)
+            for t in range(end - 1, begin - 1, -1):
+                at = (k * n_steps + t) * size
+                if t == n_steps - 1:
+                    d_hidden[:] = 0
+                else:
+                    following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
+                    product(ring, following, step, packed, net, n_batch, n_gates, width)
+                    copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
+                    if masks.size > 0:
+                        mask_t = masks[at + size : at + 2 * size]
+                        for x in range(size):
+                            d_hidden[x] *= mask_t[x]
+                if t >= n_steps - n_read:
+                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):
-                        d_hidden[x] *= mask_t[x]
-            if t >= n_steps - n_read:
-                read_at = (k * n_read + t - n_steps + n_read) * stride + top * n_hidden
-                reading = readings[read_at : read_at + size]
-                for x in range(size):
-                    d_hidden[x] += reading[x]
-            gate, signal = all_gates[4 * at : 4 * at + 4 * size], deltas[4 * at : 4 * at + 4 * size]
-            flat, d_cell = all_squashed[at : at + size], carousels[at : at + size]
-            cell = all_cells[at - stride : at - stride + size] if t > 0 else nothing
-            for r in range(n_rows):
-                row, signal_row = gate[r * n_gates : (r + 1) * n_gates], signal[r * n_gates : (r + 1) * n_gates]
-                i, f = row[:n_hidden], row[n_hidden : 2 * n_hidden]
-                g, o = row[2 * n_hidden : 3 * n_hidden], row[3 * n_hidden :]
-                d_i, d_f = signal_row[:n_hidden], signal_row[n_hidden : 2 * n_hidden]
-                d_g, d_o = signal_row[2 * n_hidden : 3 * n_hidden], signal_row[3 * n_hidden :]
-                start, end = r * n_hidden, (r + 1) * n_hidden
-                d_h, d_c, c_later = d_hidden[start:end], d_cell[start:end], later[start:end]
-                c_flat, c_before = flat[start:end], cell[start:end]
-                # A loop for each: one loop would write to so many arrays that LLVM leaves it to scalars.
-                for j in range(n_hidden):
-                    d_c[j] = c_later[j] + d_h[j] * o[j] * (one - c_flat[j] * c_flat[j])
-                for j in range(n_hidden):
-                    d_i[j] = d_c[j] * g[j] * i[j] * (one - i[j])
-                for j in range(n_hidden):
-                    d_f[j] = d_c[j] * c_before[j] * f[j] * (one - f[j])
-                for j in range(n_hidden):
-                    d_g[j] = d_c[j] * i[j] * (one - g[j] * g[j])
-                for j in range(n_hidden):
-                    d_o[j] = d_h[j] * c_flat[j] * o[j] * (one - o[j])
-                for j in range(n_hidden):
-                    c_later[j] = d_c[j] * f[j]
+                        d_hidden[x] += reading[x]
+                gate_t, flat = all_gates[4 * at : 4 * at + 4 * size], all_squashed[at : at + size]
+                before = all_cells[at - size : at] if t > 0 else nothing
+                _units_backward(gate_t, flat, before, d_hidden, later, signal, d_cell)
+                if carousels.size > 0:
+                    carousels[at : at + size] = d_cell
+                place = (t - begin) * n_batch * step
+                for gate in range(4):
+                    copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
+            settle_drive(k, begin, end, n_batch, ring, step, 0, n_gates, codes, delta, d_drive)
+            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, wide)
+            end = begin
+        for i in range(n_hidden):
+            d_matrix[k, i] = total[i * wide : i * wide + n_gates]

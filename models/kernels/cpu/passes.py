@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from models.drive import Drive
 from models.kernels.cpu import elman, fast_elman, gru, lstm
-from models.kernels.cpu.threads import over_rows
+from models.kernels.cpu.threads import over_members, over_rows
 
 
-def elman_forward(kind: int, drive: Tensor, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
+def new_gates(states: Tensor, n_gates: int) -> Tensor:
+    """See ``Kernels``; gate by gate, as ``models.kernels.cpu.lstm`` says."""
+    n_members, n_steps, n_batch, n_hidden = states.shape
+    return states.new_empty(n_members, n_steps, n_gates, n_batch, n_hidden).transpose(2, 3)
+
+
+def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    over_rows(elman.forward, *_grid(states), kind, drive, matrix, _or_empty(mask, states), states)
+    over_rows(elman.forward, *_grid(states), kind, *_table(drive), matrix, _or_empty(mask, states), states)
 
 
 def elman_backward(
-    kind: int, states: Tensor, matrix: Tensor, mask: Tensor | None, cotangent: Tensor, delta: Tensor
+    kind: int,
+    states: Tensor,
+    matrix: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, matrix, _or_empty(mask, states))
-    over_rows(elman.backward, *_grid(states), kind, *held, cotangent, delta)
+    held = (states, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
 
 def lstm_forward(
-    drive: Tensor,
+    drive: Drive,
     matrix: Tensor,
     mask: Tensor | None,
     states: Tensor,
@@ -31,31 +47,36 @@ def lstm_forward(
     squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (drive, matrix, _or_empty(mask, states))
-    over_rows(lstm.forward, *_grid(states), *held, states, gates, cells, squashed)
+    held = (*_table(drive), matrix, _or_empty(mask, states))
+    over_rows(lstm.forward, *_grid(states), *held, states, gates.transpose(2, 3), cells, squashed)
 
 
 def lstm_backward(
+    states: Tensor,
     gates: Tensor,
     cells: Tensor,
     squashed: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
     carousel: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (gates, cells, squashed, matrix, _or_empty(mask, cells))
-    over_rows(lstm.backward, *_grid(cells), *held, cotangent, delta, carousel)
+    tape = (states, gates.transpose(2, 3), cells, squashed)
+    held = (*tape, matrix, _or_empty(mask, cells), cotangent, _codes(codes))
+    over_members(lstm.backward, len(cells), *held, delta, carousel, d_drive, d_matrix)
 
 
 def gru_forward(
-    drive: Tensor, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
+    drive: Drive, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
 ) -> None:
     """See ``Kernels``."""
-    held = (drive, matrix, bias, _or_empty(mask, states))
-    over_rows(gru.forward, *_grid(states), *held, states, gates, reset)
+    held = (*_table(drive), matrix, bias, _or_empty(mask, states))
+    over_rows(gru.forward, *_grid(states), *held, states, gates.transpose(2, 3), reset)
 
 
 def gru_backward(
@@ -65,18 +86,20 @@ def gru_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
-    d_reset: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+    d_bias: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, gates, reset, matrix, _or_empty(mask, states))
-    over_rows(gru.backward, *_grid(states), *held, cotangent, delta, d_reset)
+    held = (states, gates.transpose(2, 3), reset, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    over_members(gru.backward, len(states), *held, delta, d_drive, d_matrix, d_bias)
 
 
 def fast_elman_forward(
     kind: int,
-    drive_mean: Tensor,
-    drive_variance: Tensor,
+    drive: Drive,
     matrix: Tensor,
     p_keep: Tensor,
     means: Tensor,
@@ -85,7 +108,7 @@ def fast_elman_forward(
     spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (drive_mean, drive_variance, matrix, p_keep.flatten())
+    held = (*_table(drive), matrix, p_keep.flatten())
     over_rows(fast_elman.forward, *_grid(means), kind, *held, means, mus, s2s, spreads)
 
 
@@ -94,15 +117,20 @@ def fast_elman_backward(
     means: Tensor,
     mus: Tensor,
     s2s: Tensor,
+    spreads: Tensor,
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
     epsilon: Tensor,
+    d_mean_drive: Tensor,
+    d_variance_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (means, mus, s2s, matrix, p_keep.flatten())
-    over_rows(fast_elman.backward, *_grid(delta), kind, *held, cotangent, delta, epsilon)
+    held = (means, mus, s2s, spreads, matrix, p_keep.flatten(), cotangent, _codes(codes))
+    over_members(fast_elman.backward, len(means), kind, *held, delta, epsilon, d_mean_drive, d_variance_drive, d_matrix)
 
 
 def _grid(states: Tensor) -> tuple[int, int]:
@@ -110,6 +138,19 @@ def _grid(states: Tensor) -> tuple[int, int]:
     return states.shape[0], states.shape[2]
 
 
+def _table(drive: Drive) -> tuple[Tensor, ...]:
+    """The parts, each ``[K, N, G*H]``, and the codes."""
+    parts = drive.parts if drive.codes is not None else tuple(part.flatten(1, 2) for part in drive.parts)
+    return *parts, _codes(drive.codes)
+
+
+def _codes(codes: Tensor | None) -> Tensor:
+    """Codes ``[1 or K, T, B]``, or the empty ones that stand for none: the compiled code takes arrays only."""
+    if codes is None:
+        return torch.empty(0, 0, 0, dtype=torch.int64)
+    return (codes if codes.ndim == 3 else codes[None]).contiguous()
+
+
 def _or_empty(mask: Tensor | None, like: Tensor) -> Tensor:
-    """A mask, or the empty one that stands for none: the compiled code takes arrays only."""
+    """A mask, or the empty one that stands for none."""
     return like.new_empty(0, 0, 0, 0) if mask is None else mask

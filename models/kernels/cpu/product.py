@@ -6,7 +6,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -62,19 +62,48 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         start = end
 
 
+@compiled
+def copy_rows(source, at, step, target, to, target_step, n_rows, n):
+    """Copy rows of n items, ``step`` apart in ``source`` and ``target_step`` apart in ``target``, both flat.
+
+    A loop, because Numba takes several times as long to assign short slices.
+    """
+    for r in range(n_rows):
+        row, copied = source[at + r * step :][:n], target[to + r * target_step :][:n]
+        for j in range(n):
+            copied[j] = row[j]
+
+
 @intrinsic(prefer_literal=True)
-def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right, right_at, out, out_at, width, n):
+def _block(
+    typing_context,
+    rows,
+    vectors,
+    onto,
+    left,
+    left_at,
+    left_step,
+    item_step,
+    right,
+    right_at,
+    right_step,
+    out,
+    out_at,
+    width,
+    n,
+):
     """``out[r, :] = sum_i left[r, i] right[i, :]`` for a block of rows and of vectors, the sums held in registers.
 
     Added to what ``out`` holds where ``onto`` is true.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
-    and ``width`` are the lengths of the rows of left and of out, in items; those of right are one block wide; ``n`` > 0
-    is the length of the sum; ``rows`` and ``vectors`` are literals.
+    and ``item_step`` are the distances of rows and of items in a row of left, ``right_step`` and ``width`` those of
+    rows of right and out, in items; ``n`` > 0 is the length of the sum; ``rows``, ``vectors`` and ``onto`` are
+    literals.
     """
-    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    n_rows, n_vectors, added = rows.literal_value, vectors.literal_value, onto.literal_value
     at = types.intp
-    signature = types.void(rows, vectors, types.boolean, left, at, at, right, at, out, at, at, at)
+    signature = types.void(rows, vectors, onto, left, at, at, at, right, at, at, out, at, at, at)
 
     def codegen(context, builder, _, values):
         size = left.dtype.bitwidth // 8
@@ -91,18 +120,17 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
             offset = builder.add(row, number(v * lanes))
             return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
-        _, _, added, left_value, left_offset, step, right_value, right_offset, out_value, out_offset, length, count = (
-            values
-        )
+        _, _, _, left_value, left_offset, step, item, right_value, right_offset, right_row, *of_out = values
+        out_value, out_offset, length, count = of_out
         lefts = pointer(left, left_value, left_offset)
         rights = pointer(right, right_value, right_offset)
         outs = pointer(out, out_value, out_offset)
         block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
-        starts = {}
-        for r, v in block:
-            held = builder.load(vector_at(outs, builder.mul(number(r), length), v))
-            held.align = size
-            starts[r, v] = builder.select(added, held, ir.Constant(vector, [0.0] * lanes))
+        starts = dict.fromkeys(block, ir.Constant(vector, [0.0] * lanes))
+        if added:
+            for r, v in block:
+                starts[r, v] = builder.load(vector_at(outs, builder.mul(number(r), length), v))
+                starts[r, v].align = size
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
         builder.branch(loop)
 
@@ -113,7 +141,7 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
         for place in block:
             sums[place] = builder.phi(vector)
             sums[place].add_incoming(starts[place], before)
-        row_of_right = builder.mul(i, number(n_vectors * lanes))
+        row_of_right, item_of_left = builder.mul(i, right_row), builder.mul(i, item)
         factors = []
         for v in range(n_vectors):
             factors.append(builder.load(vector_at(rights, row_of_right, v)))
@@ -122,8 +150,8 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
         undefined = ir.Constant(vector, ir.Undefined)
         grown = {}
         for r in range(n_rows):
-            item = builder.load(builder.gep(lefts, [builder.add(builder.mul(number(r), step), i)]))
-            single = builder.insert_element(undefined, item, ir.Constant(ir.IntType(32), 0))
+            factor = builder.load(builder.gep(lefts, [builder.add(builder.mul(number(r), step), item_of_left)]))
+            single = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
             spread = builder.shuffle_vector(single, undefined, first_lanes)
             for v in range(n_vectors):
                 product = builder.fmul(spread, factors[v], flags=("contract",))
@@ -144,13 +172,12 @@ def _block(typing_context, rows, vectors, onto, left, left_at, left_step, right,
 
 
 @compiled
-def product(onto, left, left_at, left_step, packed, out, n_rows, n, width):
-    """``out = left @ right`` or ``out += left @ right`` for rows of states and one matrix, in one thread.
+def product(left, left_at, left_step, packed, out, n_rows, n, width):
+    """``out = left @ right`` for rows of states and one matrix, in one thread.
 
     Every item of ``out`` is summed in the order of i, however many rows there are.
 
     Args:
-        onto: whether to add to what ``out`` holds.
         left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
@@ -167,39 +194,72 @@ def product(onto, left, left_at, left_step, packed, out, n_rows, n, width):
     # A panel of the matrix stays in the first cache while all rows pass.
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
-        a, b, c = left_at, start * lanes * n, start * lanes
-        n_blocks = (n_rows * (end - start) + BLOCK_SUMS - 1) // BLOCK_SUMS
-        row = 0
-        for block in range(n_blocks):
-            rows = n_rows * (block + 1) // n_blocks - row
-            if end - start == 3:
-                if rows == 4:
-                    _block(4, 3, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 3:
-                    _block(3, 3, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 2:
-                    _block(2, 3, onto, left, a, left_step, packed, b, out, c, width, n)
-                else:
-                    _block(1, 3, onto, left, a, left_step, packed, b, out, c, width, n)
-            elif end - start == 2:
-                if rows == 6:
-                    _block(6, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 5:
-                    _block(5, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 4:
-                    _block(4, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 3:
-                    _block(3, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-                elif rows == 2:
-                    _block(2, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-                else:
-                    _block(1, 2, onto, left, a, left_step, packed, b, out, c, width, n)
-            else:
-                # Networks so narrow that a vector holds them: a row at a time.
-                for single in range(rows):
-                    from_left, to = a + single * left_step, c + single * width
-                    _block(1, 1, onto, left, from_left, left_step, packed, b, out, to, width, n)
-            row += rows
-            a += rows * left_step
-            c += rows * width
+        b, c, step = start * lanes * n, start * lanes, (end - start) * lanes
+        _rows(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, width, n_rows, n)
         start = end
+
+
+@compiled
+def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows, width):
+    """``out += left^T @ right``: sums over n rows of left and of right, in their order, in one thread.
+
+    Args:
+        left: flat array that holds ``[n, n_rows]`` from ``left_at`` on, rows ``left_step`` items apart.
+        left_at: see left.
+        left_step: see left.
+        right: flat array that holds ``[n, width]`` from ``right_at`` on, rows ``right_step`` items apart.
+        right_at: see right.
+        right_step: see right.
+        n: length of the sums, > 0.
+        out: flat array of ``[n_rows, width]``.
+        n_rows: number of rows of ``out``.
+        width: a multiple of the vector width, see ``padded``.
+    """
+    lanes = VECTOR_BYTES // out.itemsize
+    n_vectors = width // lanes
+    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    start = 0
+    for panel in range(n_panels):
+        end = n_vectors * (panel + 1) // n_panels
+        b, c = right_at + start * lanes, start * lanes
+        _rows(True, end - start, left, left_at, 1, left_step, right, b, right_step, out, c, width, n_rows, n)
+        start = end
+
+
+@njit(inline="always")
+def _rows(onto, n_vectors, left, a, left_step, item_step, right, b, right_step, out, c, width, n_rows, n):
+    """The blocks of all rows of one panel; see ``_block``, whose rows and vectors must be literals."""
+    n_blocks = (n_rows * n_vectors + BLOCK_SUMS - 1) // BLOCK_SUMS
+    row = 0
+    for block in range(n_blocks):
+        rows = n_rows * (block + 1) // n_blocks - row
+        if n_vectors == 3:
+            if rows == 4:
+                _block(4, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 3:
+                _block(3, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 2:
+                _block(2, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            else:
+                _block(1, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+        elif n_vectors == 2:
+            if rows == 6:
+                _block(6, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 5:
+                _block(5, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 4:
+                _block(4, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 3:
+                _block(3, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            elif rows == 2:
+                _block(2, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+            else:
+                _block(1, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
+        else:
+            # Networks so narrow that a vector holds them: a row at a time.
+            for single in range(rows):
+                from_left, to = a + single * left_step, c + single * width
+                _block(1, 1, onto, left, from_left, left_step, item_step, right, b, right_step, out, to, width, n)
+        row += rows
+        a += rows * left_step
+        c += rows * width

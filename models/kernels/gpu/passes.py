@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 
+from models.drive import Drive
+from models.elman import recurrent_gradient
+from models.gru import recurrent_gradients
 from models.kernels.gpu import elman, fast_elman, gru, lstm
 
 ROWS = 16
@@ -19,23 +23,40 @@ N_WARPS = 8
 """Groups of 32 threads in a program: with half as many the tiles of gated cells do not fit into registers."""
 
 
-def elman_forward(kind: int, drive: Tensor, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
+def new_gates(states: Tensor, n_gates: int) -> Tensor:
+    """See ``Kernels``; side by side in a row."""
+    n_members, n_steps, n_batch, n_hidden = states.shape
+    return states.new_empty(n_members, n_steps, n_batch, n_gates, n_hidden)
+
+
+def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
     options = {"KIND": kind, "MASKED": mask is not None}
-    _launch(elman.forward, states, WIDE, drive, matrix, _or_any(mask, states), states, **options)
+    _launch(elman.forward, states, WIDE, *drive.dense(), matrix, _or_any(mask, states), states, **options)
 
 
 def elman_backward(
-    kind: int, states: Tensor, matrix: Tensor, mask: Tensor | None, cotangent: Tensor, delta: Tensor
+    kind: int,
+    states: Tensor,
+    matrix: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
     options = {"KIND": kind, "MASKED": mask is not None}
-    arguments = (states, matrix, _or_any(mask, states), cotangent, delta, cotangent.shape[1])
+    signals = _room(delta, states, 1)
+    arguments = (states, matrix, _or_any(mask, states), cotangent, signals, cotangent.shape[1])
     _launch(elman.backward, states, WIDE, *arguments, **options)
+    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    _collect(codes, (signals,), (d_drive,))
 
 
 def lstm_forward(
-    drive: Tensor,
+    drive: Drive,
     matrix: Tensor,
     mask: Tensor | None,
     states: Tensor,
@@ -44,30 +65,37 @@ def lstm_forward(
     squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (drive, matrix, _or_any(mask, states), states, gates, cells, squashed)
+    arguments = (*drive.dense(), matrix, _or_any(mask, states), states, gates, cells, squashed)
     _launch(lstm.forward, states, SMALL, *arguments, MASKED=mask is not None)
 
 
 def lstm_backward(
+    states: Tensor,
     gates: Tensor,
     cells: Tensor,
     squashed: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
     carousel: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (gates, cells, squashed, matrix, _or_any(mask, cells), cotangent)
-    _launch(lstm.backward, cells, SMALL, *held, delta, carousel, cotangent.shape[1], MASKED=mask is not None)
+    signals, held = _room(delta, states, 4), (gates, cells, squashed, matrix, _or_any(mask, cells), cotangent)
+    written = (signals, _room(carousel, states, 1))
+    _launch(lstm.backward, cells, SMALL, *held, *written, cotangent.shape[1], MASKED=mask is not None)
+    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    _collect(codes, (signals,), (d_drive,))
 
 
 def gru_forward(
-    drive: Tensor, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
+    drive: Drive, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
 ) -> None:
     """See ``Kernels``."""
-    arguments = (drive, matrix, bias, _or_any(mask, states), states, gates, reset)
+    arguments = (*drive.dense(), matrix, bias, _or_any(mask, states), states, gates, reset)
     _launch(gru.forward, states, SMALL, *arguments, MASKED=mask is not None)
 
 
@@ -78,19 +106,26 @@ def gru_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
-    d_reset: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+    d_bias: Tensor,
 ) -> None:
     """See ``Kernels``."""
+    signals, d_reset = _room(delta, states, 3), torch.empty_like(states)
     held = (states, gates, reset, matrix, _or_any(mask, states), cotangent)
-    written = (delta, d_reset, states.new_empty(states[:, 0].shape))
+    written = (signals, d_reset, states.new_empty(states[:, 0].shape))
     _launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], MASKED=mask is not None)
+    gradients = recurrent_gradients(states, mask, signals, d_reset)
+    d_matrix.copy_(gradients["recurrent"])
+    d_bias.copy_(gradients["recurrent_bias"])
+    _collect(codes, (signals,), (d_drive,))
 
 
 def fast_elman_forward(
     kind: int,
-    drive_mean: Tensor,
-    drive_variance: Tensor,
+    drive: Drive,
     matrix: Tensor,
     p_keep: Tensor,
     means: Tensor,
@@ -99,7 +134,7 @@ def fast_elman_forward(
     spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (drive_mean, drive_variance, matrix, p_keep, means, mus, s2s, spreads)
+    arguments = (*drive.dense(), matrix, p_keep, means, mus, s2s, spreads)
     _launch(fast_elman.forward, means, SMALL, *arguments, KIND=kind)
 
 
@@ -108,15 +143,37 @@ def fast_elman_backward(
     means: Tensor,
     mus: Tensor,
     s2s: Tensor,
+    spreads: Tensor,
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    codes: Tensor | None,
     delta: Tensor,
     epsilon: Tensor,
+    d_mean_drive: Tensor,
+    d_variance_drive: Tensor,
+    d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (means, mus, s2s, matrix, p_keep, cotangent, delta, epsilon, cotangent.shape[1])
-    _launch(fast_elman.backward, delta, SMALL, *arguments, KIND=kind)
+    signals = (_room(delta, means, 1), _room(epsilon, means, 1))
+    arguments = (means, mus, s2s, matrix, p_keep, cotangent, *signals, cotangent.shape[1])
+    _launch(fast_elman.backward, means, SMALL, *arguments, KIND=kind)
+    through_mean = recurrent_gradient(means, None, signals[0])
+    through_variance = recurrent_gradient(spreads, None, signals[1])
+    d_matrix.copy_(p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2))
+    _collect(codes, signals, (d_mean_drive, d_variance_drive))
+
+
+def _room(signals: Tensor, states: Tensor, n_gates: int) -> Tensor:
+    """The error signals that the caller wants, or room for those it does not want."""
+    return signals if signals.numel() > 0 else states.new_empty(*states.shape[:-1], n_gates * states.shape[-1])
+
+
+def _collect(codes: Tensor | None, signals: tuple[Tensor, ...], tables: tuple[Tensor, ...]) -> None:
+    """Add the signals up by the row of the drive's table."""
+    if codes is not None:
+        for table, summed in zip(tables, Drive(parts=tables, codes=codes).collect(signals), strict=True):
+            table.copy_(summed)
 
 
 def _launch(kernel: Any, states: Tensor, widest: int, *arguments: Tensor | int, **options: int) -> None:
