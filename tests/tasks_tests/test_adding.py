@@ -9,7 +9,8 @@ import torch
 from torch import Generator
 from torch.nn.functional import mse_loss
 
-from tasks.adding import TOLERANCES, Adding, Criterion
+from tasks.adding import Adding
+from tasks.marked_pair import TOLERANCES, Criterion
 from tasks.task import Batch
 
 N = 20_000
