@@ -2,76 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from torch import Tensor
 
-import torch
-from torch import Generator, Tensor
-
-from tasks.task import Batch, Task
-
-Criterion = Literal["hochreiter1997", "pascanu2013"]
-
-TOLERANCES: dict[Criterion, float] = {"hochreiter1997": 0.04, "pascanu2013": 0.2}
-"""Absolute error from which on a sequence is failed. Pascanu et al. fail a *squared* error above 0.04 = 0.2^2."""
+from tasks.marked_pair import N_FIRST, MarkedPair
 
 
-class Adding(Task):
-    """Two input lines, a value and a marker; the answer is the mean of the two marked values.
+class Adding(MarkedPair):
+    """The target is the mean of the two marked values, or half of that mean plus one half where values may be negative.
 
-    Values are uniform in [0, 1); the marker is 1 at two steps and 0 at all others. With steps counted from 0 and
-    quotients floored, the first mark stands uniformly in ``[0, T/10)``, or at step 0 where that window would be empty,
-    and the second uniformly in ``[T/10, T/2)``, from step 1 at the earliest. The target ``(x1 + x2) / 2`` is read at
-    the last step. Lines are ``inputs[..., 0]`` value and ``inputs[..., 1]`` marker.
+    ``pascanu2013``: ``(x1 + x2) / 2``, values uniform in [0, 1). ``hochreiter1997``: ``0.5 + (x1 + x2) / 4``, values
+    uniform in [-1, 1), a marked value at step 0 replaced by 0. With x = 2 x' - 1 the latter is ``(x1' + x2') / 2``, so
+    that one tolerance means the same in both. Where the marks stand is told by ``MarkedPair``.
 
-    Hochreiter & Schmidhuber's values u are uniform in [-1, 1] and their target is 0.5 + (u1 + u2) / 4; with
-    u = 2 x - 1 that is ``(x1 + x2) / 2`` as here, so that their tolerance means the same on this target.
-
-    Source: Pascanu, Mikolov & Bengio 2013, supplement, addition, and the code released with it; after Hochreiter &
-    Schmidhuber 1997, task 4; ``criterion`` names the paper whose rule fails a sequence. Differs: the length is exactly
-    T, where both papers draw it from [T, 1.1 T]; the code has the marker on the first line. Task 4 itself has its first
-    mark among the first ten steps whatever T, marks its first and last step by -1, and may put the second mark before
-    the first.
+    Source: Hochreiter & Schmidhuber 1997, task 4; Pascanu, Mikolov & Bengio 2013, supplement, addition, and the code
+    released with it. ``variant`` names the paper whose sequences, target and output unit are used, ``criterion`` the
+    one whose rule fails a sequence. Differs: as ``MarkedPair`` says.
     """
 
     name = "adding"
-    source = "Hochreiter & Schmidhuber 1997, task 4, as sampled by Pascanu et al. 2013"
-    # The least T whose second window [1, T/2) holds a step.
-    shortest_length = 4
-    symbolic = False
-    n_in = 2
-    n_out = 1
-
-    def __init__(self, *, criterion: Criterion = "hochreiter1997") -> None:
-        """The task with one of the rules of ``TOLERANCES``; raises ValueError for another."""
-        if criterion not in TOLERANCES:
-            raise ValueError(f"criterion must be one of {', '.join(TOLERANCES)}, but got criterion={criterion!r}")
-        self._tolerance = TOLERANCES[criterion]
-
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
-        """Values ``[T, B, 2]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
-        self._require(length)
-        device = generator.device
-        values = torch.rand((length, n_sequences), generator=generator, device=device)
-        windows = ((0, _first_end(length)), (_first_end(length), length // 2))
-        positions = torch.stack(
-            [torch.randint(*window, (n_sequences,), generator=generator, device=device) for window in windows]
-        )
-        marks = torch.zeros_like(values).scatter_(0, positions, 1.0)
-        means = values.gather(0, positions).mean(0)
-        return Batch(inputs=torch.stack((values, marks), dim=-1), targets=means[None, :, None])
-
-    def min_lag(self, length: int) -> int:
-        """``T - max(1, T // 10)``: from the latest first mark to the last step."""
-        return length - _first_end(length)
-
-    def loss(self, batch: Batch, output: Tensor) -> Tensor:
-        """Mean squared error: ``[K]``."""
-        return (output - batch.targets).square().mean((-3, -2, -1))
-
-    def failed(self, batch: Batch, output: Tensor) -> Tensor:
-        """The absolute error is not below the tolerance: bool ``[K, B]``."""
-        # Said this way round, a NaN fails.
-        return ~((output - batch.targets).abs() < self._tolerance).all(-1).all(-2)
+    source = "Hochreiter & Schmidhuber 1997, task 4; Pascanu et al. 2013"
+    neutral = 0.0
 
     def chance_error(self) -> float:
         """Share of sequences failed by the best constant, one half: ``(1 - 2 e)^2``, e the tolerance.
@@ -79,14 +29,16 @@ class Adding(Task):
         The mean of two uniform numbers has the triangular density ``4 min(m, 1 - m)`` on [0, 1]. It is symmetric and
         falls away from its peak, so that of all intervals of width 2 e the one around 1/2 holds the most; outside it
         lie two tails of ``2 (1/2 - e)^2`` each. By Hochreiter & Schmidhuber's rule this is 0.8464, by Pascanu's 0.36.
+
+        In Hochreiter & Schmidhuber's variant a tenth of the sequences have one marked number only, and their target is
+        uniform in [1/4, 3/4]: one half is still the best, and of those it fails ``1 - 4 e``. In all, 0.84576 and 0.344.
         """
-        return (1 - 2 * self._tolerance) ** 2
+        two = (1 - 2 * self._tolerance) ** 2
+        return two + (1 - 4 * self._tolerance - two) / N_FIRST if self._hochreiter else two
 
-    def oracle(self, batch: Batch) -> Tensor:
-        """Half the sum of the marked values: ``[1, B, 1]``."""
-        return (batch.inputs.prod(-1).sum(-2) / 2)[..., None, :, None]
+    def _values(self, uniform: Tensor) -> Tensor:
+        return uniform.mul_(2).sub_(1) if self._hochreiter else uniform
 
-
-def _first_end(length: int) -> int:
-    """End (exclusive) of the first mark's window, where the second's begins."""
-    return max(1, length // 10)
+    def _answer(self, numbers: Tensor) -> Tensor:
+        total = numbers.sum(-2)
+        return total / 4 + 0.5 if self._hochreiter else total / 2

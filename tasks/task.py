@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,15 +33,17 @@ class Task(ABC):
     """A problem in which something seen early decides an answer that is read at the last R steps.
 
     Outputs of a network are ``[K, R, B, n_out]``; targets without a member axis are shared by all members. ``symbolic``
-    says whether inputs travel as codes, and ``shortest_length`` is the least T that every variant can draw. A
-    constructor takes nothing but the keyword parameters of the variant, each of them a ``Literal`` where its values
-    are a closed set, so that the variants can be listed from the signature.
+    says whether inputs travel as codes, ``shortest_length`` is the least T that every variant can draw, and ``noisy``
+    says that the inputs do not tell the targets for certain. A constructor takes nothing but the keyword parameters of
+    the variant, each of them a ``Literal`` where its values are a closed set, so that the variants can be listed from
+    the signature.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     shortest_length: ClassVar[int]
     symbolic: ClassVar[bool]
+    noisy: bool = False
     n_in: int
     n_out: int
 
@@ -59,8 +62,8 @@ class Task(ABC):
         ``min over sequences and answers of r - s``: r is the step at which the answer is read, T - 1 where there is
         one answer; s is the last step for which the inputs at s, s+1, ... still determine that answer. Whoever hears
         only what comes after s cannot answer, so something has to be held for r - s steps. Steps count from 0, so that
-        an answer read at the step of the input itself has lag 0. Where the answer is told more than once, the last
-        telling counts.
+        an answer read at the step of the input itself has lag 0. Where the answer is told more than once, if only with
+        some probability of being right, the last telling counts.
         """
 
     @abstractmethod
@@ -87,10 +90,21 @@ class Task(ABC):
     def oracle(self, batch: Batch) -> Tensor:
         """Output of a network with perfect memory, computed from ``batch.inputs`` alone: ``[R, B, n_out]``.
 
-        No output has a lower loss. A member axis of the inputs is kept.
+        No output has a lower loss; where the task is ``noisy``, no function of the inputs has a lower expected loss. A
+        member axis of the inputs is kept.
         """
+
+    def oracle_error(self) -> float:
+        """Expected share of sequences that the oracle fails: 0, unless noise hides the answer from it as well."""
+        return 0.0
 
     def _require(self, length: int) -> None:
         """Raise ValueError for a length below the shortest."""
         if length < self.shortest_length:
             raise ValueError(f"length >= {self.shortest_length} must hold, but got length={length}")
+
+
+def require_one_of(parameter: str, value: object, known: Collection[object]) -> None:
+    """Raise ValueError for a value of a variant's parameter that is none of the known ones."""
+    if value not in known:
+        raise ValueError(f"{parameter} must be one of {', '.join(map(str, known))}, but got {parameter}={value!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from tasks.task import Batch, Task
+from tasks.task import Batch, Task, require_one_of
 
 N_RELEVANT, N_DISTRACTORS = 2, 4
 
@@ -46,8 +46,7 @@ class TemporalOrder(Task):
 
     def __init__(self, *, window: Window = "pascanu2013_code") -> None:
         """The task with one of the second windows of ``SECOND_WINDOWS``; raises ValueError for another."""
-        if window not in SECOND_WINDOWS:
-            raise ValueError(f"window must be one of {', '.join(SECOND_WINDOWS)}, but got window={window!r}")
+        require_one_of("window", window, SECOND_WINDOWS)
         self._second = SECOND_WINDOWS[window]
 
     def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:

@@ -32,6 +32,8 @@ def variants() -> Iterator[Any]:
 
 
 every_task = pytest.mark.parametrize("task", list(variants()))
+certain_task = pytest.mark.parametrize("task", [variant for variant in variants() if not variant.values[0].noisy])
+noisy_task = pytest.mark.parametrize("task", [variant for variant in variants() if variant.values[0].noisy])
 
 
 def draw(task: Task, n_sequences: int, length: int, seed: int = 0) -> Batch:
@@ -50,8 +52,16 @@ EARLIEST: dict[str, Callable[[Tensor], Tensor]] = {
     "temporal_order": lambda inputs: first_true(inputs < 2),
     "adding": lambda inputs: first_true(inputs[..., 1] == 1),
     "latch": lambda inputs: last_true((inputs[..., :6] != 0).any(-1)),
+    "parity": lambda inputs: torch.zeros(inputs.shape[1], dtype=torch.int64),
+    "multiplication": lambda inputs: first_true(inputs[..., 1] == 1),
+    # Mean squares over sequences are 1 or 1.2 where the class is told, and 0.2 elsewhere.
+    "two_sequence": lambda inputs: last_true(inputs.square().mean(1) > 0.6).expand(inputs.shape[1]),
+    "indicator": lambda inputs: first_true(inputs[..., 0] == 1),
 }
-"""Last step from which on each sequence's inputs still determine its answer, read off the inputs: ``[B]``."""
+"""Last step from which on each sequence's inputs still determine its answer, read off the inputs: ``[B]``.
+
+Where noise leaves the answer open, the last from which on they tell anything of it.
+"""
 
 
 def earliest(task: Task, inputs: Tensor) -> Tensor:
@@ -133,10 +143,14 @@ def test_constructor_raises_when_a_parameter_is_bad(name: str) -> None:
 
 @every_task
 def test_min_lag_is_never_undercut_and_attained(task: Task) -> None:
-    # No window here holds more than 25 steps, so that 4000 sequences miss its last step with probability below e^-163.
+    # The rarest lag is that of one sequence in 1250, so that all 20 000 miss it with probability below e^-15.
     for length in lengths(task):
-        lags = length - 1 - earliest(task, draw(task, 4000, length).inputs)
-        assert int(lags.min()) == task.min_lag(length), length
+        least = length
+        for seed in range(5):
+            least = min(least, int((length - 1 - earliest(task, draw(task, 4000, length, seed).inputs)).min()))
+            if least <= task.min_lag(length):
+                break
+        assert least == task.min_lag(length), length
 
 
 @every_task
@@ -149,14 +163,20 @@ def test_min_lag_is_positive_and_grows_with_the_length(task: Task) -> None:
 
 @every_task
 def test_oracle_needs_the_inputs_from_the_earliest_on_and_no_other(task: Task) -> None:
-    # Sequences whose answers begin at the same step lend each other what comes before it, then that step as well.
     inputs = draw(task, 400, 50).inputs
     starts = earliest(task, inputs)
+    generator = Generator().manual_seed(1)
     n_changed = 0
     for start in set(starts.tolist()):
         own = inputs[:, starts == start]
-        donor, answer = own.roll(1, dims=1), oracle(task, own)
-        torch.testing.assert_close(oracle(task, torch.cat((donor[:start], own[start:]))), answer)
+        answer = oracle(task, own)
+        # Noise on what tells the answer gives worth to whatever else tells it, so that an oracle that errs needs all.
+        if task.oracle_error() == 0:
+            donor = own.roll(1, dims=1)
+            torch.testing.assert_close(oracle(task, torch.cat((donor[:start], own[start:]))), answer)
+        # Others whose answers began no later: when it began may be all that the answer depends on.
+        others = (starts <= start).nonzero()[:, 0]
+        donor = inputs[:, others[torch.randint(len(others), own.shape[1:2], generator=generator)]]
         changed = oracle(task, torch.cat((donor[: start + 1], own[start + 1 :]))) != answer
         n_changed += int(changed.any(-1).any(0).sum())
     # At least every fourth of the sequences: even for a bit, half of the donors disagree.
@@ -169,7 +189,9 @@ def oracle(task: Task, inputs: Tensor) -> Tensor:
 
 
 @every_task
-def test_oracle_fails_nothing(task: Task) -> None:
+def test_oracle_fails_as_much_as_it_says_and_nothing_without_noise(task: Task) -> None:
+    error = task.oracle_error()
+    assert error == 0 or task.noisy
     for length in lengths(task):
         batch = draw(task, 500, length)
         answer = oracle(task, batch.inputs)
@@ -177,10 +199,11 @@ def test_oracle_fails_nothing(task: Task) -> None:
         failed = task.failed(batch, answer.unsqueeze(0))
         assert failed.dtype == torch.bool
         assert failed.shape == (1, 500)
-        assert not failed.any()
+        # Six standard errors of a binomial share; none where there is no noise.
+        assert abs(float(failed.double().mean()) - error) <= 6 * math.sqrt(error * (1 - error) / 500)
 
 
-@every_task
+@certain_task
 def test_oracle_has_the_lowest_loss(task: Task) -> None:
     batch = draw(task, 50, 40)
     answer = oracle(task, batch.inputs).unsqueeze(0)
@@ -190,6 +213,31 @@ def test_oracle_has_the_lowest_loss(task: Task) -> None:
         noise = scale * torch.randn(100, *answer.shape[1:], generator=Generator().manual_seed(seed))
         assert (task.loss(batch, answer + noise) >= least).all()
     assert (task.loss(batch, answer.roll(1, dims=2)) > least + 0.01).all()
+
+
+def loss_of_each(task: Task, batch: Batch, output: Tensor) -> Tensor:
+    """Loss of each sequence by itself, ``[B]``, by making a member of it."""
+    inputs, targets, outputs = (values.transpose(0, 1).unsqueeze(2) for values in (batch.inputs, batch.targets, output))
+    return task.loss(Batch(inputs=inputs, targets=targets), outputs)
+
+
+@noisy_task
+def test_oracle_has_the_lowest_expected_loss_when_the_task_is_noisy(task: Task) -> None:
+    n_sequences = 20_000
+    batch = draw(task, n_sequences, 20)
+    answer = oracle(task, batch.inputs)
+    least = loss_of_each(task, batch, answer)
+    # The noise is there: no task escapes the test of its exact losses by calling itself noisy.
+    assert least.mean() > 1e-6
+    noise = torch.randn(answer.shape, generator=Generator().manual_seed(0))
+    others = [answer + scale * noise for scale in (0.1, 1.0, 10.0)]
+    others += [answer + shift for shift in (-0.5, -0.1, 0.1, 0.5)]
+    others += [answer * factor for factor in (0.5, 0.9, 1.1, 2.0)]
+    for other in others:
+        gains = (least - loss_of_each(task, batch, other)).double()
+        # Six standard errors.
+        assert float(gains.mean()) < 6 * float(gains.std()) / math.sqrt(n_sequences)
+    assert loss_of_each(task, batch, answer.roll(1, dims=1)).mean() > least.mean() + 0.01
 
 
 @every_task
@@ -210,11 +258,15 @@ def test_chance_error_is_that_of_the_best_constant(task: Task) -> None:
 def test_failed_counts_nan_in_any_place(task: Task) -> None:
     batch = draw(task, 6, 30)
     answer = oracle(task, batch.inputs)
+    # Noise may have the oracle fail; not the sequence whose output is replaced, or nothing would be seen.
+    failed = task.failed(batch, answer.unsqueeze(0))
+    assert task.noisy or not failed.any()
+    assert not failed[0, 4]
     for read, line in itertools.product(range(batch.n_read), range(task.n_out)):
         outputs = answer.repeat(3, 1, 1, 1)
         outputs[1, read, 4, line] = math.nan
         outputs[2] = math.nan
-        expected = torch.zeros(3, 6, dtype=torch.bool)
+        expected = failed.repeat(3, 1)
         expected[1, 4] = True
         expected[2] = True
         assert torch.equal(task.failed(batch, outputs), expected)
