@@ -33,15 +33,15 @@ class Task(ABC):
     """A problem in which something seen early decides an answer that is read at the last R steps.
 
     Outputs of a network are ``[K, R, B, n_out]``; targets without a member axis are shared by all members. ``symbolic``
-    says whether inputs travel as codes, ``shortest_length`` is the least T that every variant can draw, and ``noisy``
-    says that the inputs do not tell the targets for certain. A constructor takes nothing but the keyword parameters of
-    the variant, each of them a ``Literal`` where its values are a closed set, so that the variants can be listed from
-    the signature.
+    says whether inputs travel as codes, ``shortest_length`` is the least T that the variant can draw (on the class,
+    that of the default variant), and ``noisy`` says that the inputs up to an answer do not tell it for certain. A
+    constructor takes nothing but the keyword parameters of the variant, each of them a ``Literal`` where its values
+    are a closed set, so that the variants can be listed from the signature.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
-    shortest_length: ClassVar[int]
+    shortest_length: int
     symbolic: ClassVar[bool]
     noisy: bool = False
     n_in: int
@@ -63,7 +63,8 @@ class Task(ABC):
         one answer; s is the last step for which the inputs at s, s+1, ... still determine that answer. Whoever hears
         only what comes after s cannot answer, so something has to be held for r - s steps. Steps count from 0, so that
         an answer read at the step of the input itself has lag 0. Where the answer is told more than once, if only with
-        some probability of being right, the last telling counts.
+        some probability of being right, the last telling counts. Where easy answers are asked for beside those that
+        need memory, as in the prediction of every next symbol, the answers that need it count; the task says which.
         """
 
     @abstractmethod
@@ -84,14 +85,17 @@ class Task(ABC):
 
     @abstractmethod
     def chance_error(self) -> float:
-        """Expected share of failed sequences of the best answer that ignores the inputs."""
+        """Expected share of failed sequences of the best answer that ignores the inputs.
+
+        Where it depends on the length, its limit for long sequences.
+        """
 
     @abstractmethod
     def oracle(self, batch: Batch) -> Tensor:
         """Output of a network with perfect memory, computed from ``batch.inputs`` alone: ``[R, B, n_out]``.
 
-        No output has a lower loss; where the task is ``noisy``, no function of the inputs has a lower expected loss. A
-        member axis of the inputs is kept.
+        No output has a lower loss; where the task is ``noisy``, no function of the inputs up to each answer has a
+        lower expected loss. A member axis of the inputs is kept.
         """
 
     def oracle_error(self) -> float:
@@ -100,11 +104,18 @@ class Task(ABC):
 
     def _require(self, length: int) -> None:
         """Raise ValueError for a length below the shortest."""
-        if length < self.shortest_length:
-            raise ValueError(f"length >= {self.shortest_length} must hold, but got length={length}")
+        require_at_least("length", length, self.shortest_length)
 
 
 def require_one_of(parameter: str, value: object, known: Collection[object]) -> None:
     """Raise ValueError for a value of a variant's parameter that is none of the known ones."""
     if value not in known:
         raise ValueError(f"{parameter} must be one of {', '.join(map(str, known))}, but got {parameter}={value!r}")
+
+
+def require_at_least(parameter: str, value: int, least: int) -> None:
+    """Raise ValueError for a number that is too small, or is not a whole one."""
+    if not isinstance(value, int):
+        raise ValueError(f"{parameter} must be a whole number, but got {parameter}={value!r}")
+    if value < least:
+        raise ValueError(f"{parameter} >= {least} must hold, but got {parameter}={value}")

@@ -1,4 +1,4 @@
-"""Temporal order: which of two symbols came first, and which second, long ago."""
+"""Temporal order: which of two symbols came first, which second, and which third, long ago."""
 
 from __future__ import annotations
 
@@ -6,48 +6,76 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import cross_entropy, one_hot
 
-from tasks.task import Batch, Task, require_one_of
+from tasks.classification import Classification
+from tasks.readout import LogisticWithin, Readout, Softmax, certain
+from tasks.task import Batch, require_one_of
 
 N_RELEVANT, N_DISTRACTORS = 2, 4
 
-Window = Literal["pascanu2013_code", "pascanu2013_text"]
+Variant = Literal["pascanu2013_code", "pascanu2013_text", "hochreiter1997"]
+NSymbols = Literal[2, 3]
+Criterion = Literal["pascanu2013", "hochreiter1997"]
 
-SECOND_WINDOWS: dict[Window, int] = {"pascanu2013_code": 5, "pascanu2013_text": 4}
-"""Start of the second symbol's window, in tenths of the length, by variant; each window is a tenth long."""
+WINDOWS: dict[Variant, dict[NSymbols, tuple[int, ...]]] = {
+    "pascanu2013_code": {2: (10, 50), 3: (10, 30, 60)},
+    "pascanu2013_text": {2: (10, 40), 3: (10, 30, 60)},
+    "hochreiter1997": {2: (10, 50), 3: (10, 33, 66)},
+}
+"""Starts of the relevant symbols' windows, in hundredths of the length, by variant and number of symbols."""
 
-CERTAIN = 100.0
-"""The oracle's net output for the right class, beside 0 for the others: their probability then rounds to 0."""
+WIDTH = 10
+"""Width of a window, in hundredths of the length."""
+
+READOUTS: dict[Criterion, Readout] = {"pascanu2013": Softmax(), "hochreiter1997": LogisticWithin(tolerance=0.3)}
+"""Loss and rule for failing a sequence: another class is the most probable, or any logistic unit is off by 0.3."""
 
 
-class TemporalOrder(Task):
-    """Two relevant symbols, each A or B, in a stream of distractors; the answer is their pair, one of four classes.
+class TemporalOrder(Classification):
+    """Two or three relevant symbols, each A or B, in a stream of distractors; the answer is their order.
 
-    With steps counted from 0 and quotients floored, the first stands uniformly in ``[T/10, 2T/10)`` and the second in
-    ``[5T/10, 6T/10)``, or in ``[4T/10, 5T/10)`` in the variant ``pascanu2013_text``; a window that would be empty holds
-    one step. All other steps carry one of the four distractors, uniformly. Codes are A, B = 0, 1 and
-    c, d, e, f = 2 ... 5; the class, ``2 * first + second``, is read at the last step. The first symbol must be
-    held for at least 0.8 T steps, which sequences of fewer than 5 steps could not ask for.
+    With steps counted from 0 and quotients floored, a symbol whose window starts at s hundredths of the length stands
+    uniformly in ``[s T / 100, (s + 10) T / 100)``; a window that would be empty holds one step. The starts are those of
+    ``WINDOWS``. All other steps carry one of the four distractors, uniformly; in the variant ``hochreiter1997`` step 0
+    carries the start symbol E and step T - 1 the end symbol. Codes are A, B = 0, 1 (X, Y in that variant), distractors
+    2 ... 5, start 6, end 7. The class, read at the last step, has the symbols as binary digits, the first as the
+    highest: ``2 * first + second``. The first symbol must be held for at least 0.8 T steps, which sequences of fewer
+    than 5 steps could not ask for; a start symbol needs a step before the first window, hence 10.
 
-    Source: Pascanu, Mikolov & Bengio 2013, supplement 3.1, and the code released with it; after Hochreiter &
-    Schmidhuber 1997, task 6a. Differs: the paper's text and its code name different second windows, hence the variant;
-    the code numbers the classes ``first + 2 * second``; at a length that is no multiple of ten a window may be a step
-    longer than in the code, where every window is T/10 steps, rounded down. Task 6a itself also has a start and an end
-    symbol and draws its lengths from 100 to 110.
+    Source: Hochreiter & Schmidhuber 1997, tasks 6a and 6b; Pascanu, Mikolov & Bengio 2013, supplement, and the code
+    released with it. ``variant`` names the paper whose sequences are drawn, ``criterion`` the one whose output units,
+    loss and rule for failing are used: softmax and cross entropy, or logistic units and half their squared error, which
+    are applied to the raw outputs here. Differs: Pascanu's text and code name different windows for the second of two
+    symbols, hence two variants, which are the same for three symbols; the code numbers the classes with the first
+    symbol as the lowest digit; at a length that is no multiple of ten a window may be a step longer than in the code,
+    where every window is T/10 steps, rounded down. Tasks 6a and 6b draw their lengths from 100 to 110 with windows that
+    stay (10-20, 50-60; 10-20, 33-43, 66-76); here the length is exactly T and the windows are those of 100 steps,
+    scaled, their upper ends left out.
     """
 
     name = "temporal_order"
-    source = "Hochreiter & Schmidhuber 1997, task 6a, as sampled by Pascanu et al. 2013"
+    source = "Hochreiter & Schmidhuber 1997, tasks 6a and 6b; Pascanu et al. 2013"
     shortest_length = 5
     symbolic = True
-    n_in = N_RELEVANT + N_DISTRACTORS
-    n_out = N_RELEVANT**2
 
-    def __init__(self, *, window: Window = "pascanu2013_code") -> None:
-        """The task with one of the second windows of ``SECOND_WINDOWS``; raises ValueError for another."""
-        require_one_of("window", window, SECOND_WINDOWS)
-        self._second = SECOND_WINDOWS[window]
+    def __init__(
+        self,
+        *,
+        variant: Variant = "pascanu2013_code",
+        n_symbols: NSymbols = 2,
+        criterion: Criterion = "pascanu2013",
+    ) -> None:
+        """The task with windows of ``WINDOWS`` and a rule of ``READOUTS``; raises ValueError for others."""
+        require_one_of("variant", variant, WINDOWS)
+        require_one_of("n_symbols", n_symbols, WINDOWS[variant])
+        require_one_of("criterion", criterion, READOUTS)
+        self._starts = WINDOWS[variant][n_symbols]
+        self._readout = READOUTS[criterion]
+        self._framed = variant == "hochreiter1997"
+        if self._framed:
+            self.shortest_length = 10
+        self.n_in = N_RELEVANT + N_DISTRACTORS + (2 if self._framed else 0)
+        self.n_out = N_RELEVANT ** len(self._starts)
 
     def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
         """Codes ``[T, B]`` and classes ``[1, B]``; raises ValueError if the length is too short."""
@@ -56,49 +84,40 @@ class TemporalOrder(Task):
         def integers(low: int, high: int, *shape: int) -> Tensor:
             return torch.randint(low, high, shape, generator=generator, device=generator.device)
 
-        inputs = integers(N_RELEVANT, self.n_in, length, n_sequences)
-        symbols = integers(0, N_RELEVANT, 2, n_sequences)
-        positions = torch.stack([integers(*_window(length, tenth), n_sequences) for tenth in (1, self._second)])
+        inputs = integers(N_RELEVANT, N_RELEVANT + N_DISTRACTORS, length, n_sequences)
+        symbols = integers(0, N_RELEVANT, len(self._starts), n_sequences)
+        positions = torch.stack([integers(*_window(length, start), n_sequences) for start in self._starts])
         inputs.scatter_(0, positions, symbols)
-        return Batch(inputs=inputs, targets=symbols[:1] * N_RELEVANT + symbols[1:])
+        if self._framed:
+            inputs[0], inputs[-1] = self.n_in - 2, self.n_in - 1
+        return Batch(inputs=inputs, targets=_class(symbols).unsqueeze(0))
 
     def min_lag(self, length: int) -> int:
         """``T - hi``, hi the end (exclusive) of the first window: from the latest first symbol to the last step."""
-        return length - _window(length, 1)[1]
-
-    def loss(self, batch: Batch, output: Tensor) -> Tensor:
-        """Cross entropy of the class, in nats per sequence: ``[K]``."""
-        n_members = output.shape[0]
-        targets = batch.targets.expand(n_members, *batch.targets.shape[-2:])
-        losses = cross_entropy(output.flatten(0, 2), targets.flatten(), reduction="none")
-        return losses.view(n_members, -1).mean(1)
-
-    def loss_and_slope(self, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``Task.loss_and_slope``, by the closed form ``softmax(output) - one-hot target``."""
-        targets = batch.targets.expand(output.shape[:-1]).unsqueeze(-1)
-        log_p = output.log_softmax(-1)
-        loss = -log_p.gather(-1, targets).mean((1, 2, 3))
-        slope = log_p.exp_().scatter_add_(-1, targets, -torch.ones_like(targets, dtype=output.dtype))
-        return loss, slope.div_(targets[0].numel())
-
-    def failed(self, batch: Batch, output: Tensor) -> Tensor:
-        """The class is not the one with the largest output: bool ``[K, B]``."""
-        # argmax takes a NaN for the largest number, and could so hit the class.
-        return ((output.argmax(-1) != batch.targets) | output.isnan().any(-1)).any(-2)
+        return length - _window(length, self._starts[0])[1]
 
     def chance_error(self) -> float:
-        """Three of four equally likely classes: 0.75."""
+        """All but one of the equally likely classes: 0.75 of four, 0.875 of eight."""
         return 1 - 1 / self.n_out
 
     def oracle(self, batch: Batch) -> Tensor:
-        """All certainty on the class that the two relevant symbols make: ``[1, B, 4]``."""
+        """All certainty on the class that the relevant symbols make: ``[1, B, n_out]``."""
         relevant = batch.inputs < N_RELEVANT
         order = relevant.cumsum(-2)
-        first, second = ((((order == k) & relevant) * batch.inputs).sum(-2) for k in (1, 2))
-        return CERTAIN * one_hot(first * N_RELEVANT + second, self.n_out).float().unsqueeze(-3)
+        ranks = range(1, len(self._starts) + 1)
+        symbols = torch.stack([(((order == k) & relevant) * batch.inputs).sum(-2) for k in ranks])
+        return certain(_class(symbols), self.n_out).unsqueeze(-3)
 
 
-def _window(length: int, tenth: int) -> tuple[int, int]:
-    """First step and end (exclusive) of the window that starts at so many tenths of the length."""
-    low = tenth * length // 10
-    return low, max(low + 1, (tenth + 1) * length // 10)
+def _window(length: int, start: int) -> tuple[int, int]:
+    """First step and end (exclusive) of the window that starts at so many hundredths of the length."""
+    low = start * length // 100
+    return low, max(low + 1, (start + WIDTH) * length // 100)
+
+
+def _class(symbols: Tensor) -> Tensor:
+    """Number whose binary digits are the symbols along the first axis, the highest first."""
+    total = symbols[0]
+    for symbol in symbols[1:]:
+        total = total * N_RELEVANT + symbol
+    return total

@@ -57,16 +57,36 @@ EARLIEST: dict[str, Callable[[Tensor], Tensor]] = {
     # Mean squares over sequences are 1 or 1.2 where the class is told, and 0.2 elsewhere.
     "two_sequence": lambda inputs: last_true(inputs.square().mean(1) > 0.6).expand(inputs.shape[1]),
     "indicator": lambda inputs: first_true(inputs[..., 0] == 1),
+    "embedded_reber": lambda inputs: inputs.new_ones(inputs.shape[1]),
+    "long_lag": lambda inputs: first_true(inputs < 2),
+    "very_long_lag": lambda inputs: first_true(inputs < 2),
+    "random_permutation": lambda inputs: first_true(inputs < 2),
+    "memorisation": lambda inputs: inputs.new_zeros(inputs.shape[1]),
+    "copy_delimiter": lambda inputs: inputs.new_zeros(inputs.shape[1]),
 }
 """Last step from which on each sequence's inputs still determine its answer, read off the inputs: ``[B]``.
 
 Where noise leaves the answer open, the last from which on they tell anything of it.
 """
 
+ANSWERED: dict[str, Callable[[Tensor], Tensor]] = {
+    # The step of the inner string's last symbol, which only ever stands there and in the very last place.
+    "embedded_reber": lambda inputs: last_true(inputs == inputs.max()),
+    # The go sign is the largest code.
+    "memorisation": lambda inputs: first_true(inputs == inputs.max()),
+    "copy_delimiter": lambda inputs: first_true(inputs == inputs.max()) + 1,
+}
+"""Step at which the answer that begins there is read, if that is not the last: ``[B]``."""
+
 
 def earliest(task: Task, inputs: Tensor) -> Tensor:
     assert task.name in EARLIEST, f"say in EARLIEST where the answer of {task.name} begins"
     return EARLIEST[task.name](inputs)
+
+
+def lags(task: Task, inputs: Tensor) -> Tensor:
+    answered = ANSWERED.get(task.name, lambda inputs: inputs.new_tensor(len(inputs) - 1))(inputs)
+    return answered - earliest(task, inputs)
 
 
 def lengths(task: Task) -> tuple[int, ...]:
@@ -147,7 +167,7 @@ def test_min_lag_is_never_undercut_and_attained(task: Task) -> None:
     for length in lengths(task):
         least = length
         for seed in range(5):
-            least = min(least, int((length - 1 - earliest(task, draw(task, 4000, length, seed).inputs)).min()))
+            least = min(least, int(lags(task, draw(task, 4000, length, seed).inputs).min()))
             if least <= task.min_lag(length):
                 break
         assert least == task.min_lag(length), length
@@ -155,10 +175,10 @@ def test_min_lag_is_never_undercut_and_attained(task: Task) -> None:
 
 @every_task
 def test_min_lag_is_positive_and_grows_with_the_length(task: Task) -> None:
-    lags = [task.min_lag(length) for length in range(task.shortest_length, 1200)]
-    assert lags[0] >= 1
-    assert all(a <= b for a, b in itertools.pairwise(lags))
-    assert lags[-1] > lags[0]
+    least = [task.min_lag(length) for length in range(task.shortest_length, 1200)]
+    assert least[0] >= 1
+    assert all(a <= b for a, b in itertools.pairwise(least))
+    assert least[-1] > least[0]
 
 
 @every_task
@@ -215,6 +235,11 @@ def test_oracle_has_the_lowest_loss(task: Task) -> None:
     assert (task.loss(batch, answer.roll(1, dims=2)) > least + 0.01).all()
 
 
+def many(task: Task, length: int) -> int:
+    """Sequences for a test of shares and means: 20 000, or as many as have two million outputs."""
+    return min(20_000, 2_000_000 // (draw(task, 1, length).n_read * task.n_out))
+
+
 def loss_of_each(task: Task, batch: Batch, output: Tensor) -> Tensor:
     """Loss of each sequence by itself, ``[B]``, by making a member of it."""
     inputs, targets, outputs = (values.transpose(0, 1).unsqueeze(2) for values in (batch.inputs, batch.targets, output))
@@ -223,8 +248,8 @@ def loss_of_each(task: Task, batch: Batch, output: Tensor) -> Tensor:
 
 @noisy_task
 def test_oracle_has_the_lowest_expected_loss_when_the_task_is_noisy(task: Task) -> None:
-    n_sequences = 20_000
-    batch = draw(task, n_sequences, 20)
+    n_sequences = many(task, 25)
+    batch = draw(task, n_sequences, 25)
     answer = oracle(task, batch.inputs)
     least = loss_of_each(task, batch, answer)
     # The noise is there: no task escapes the test of its exact losses by calling itself noisy.
@@ -235,23 +260,24 @@ def test_oracle_has_the_lowest_expected_loss_when_the_task_is_noisy(task: Task) 
     others += [answer * factor for factor in (0.5, 0.9, 1.1, 2.0)]
     for other in others:
         gains = (least - loss_of_each(task, batch, other)).double()
-        # Six standard errors.
-        assert float(gains.mean()) < 6 * float(gains.std()) / math.sqrt(n_sequences)
+        # Six standard errors, and the rounding of losses that a softmax makes equal.
+        assert float(gains.mean()) < 6 * float(gains.std()) / math.sqrt(n_sequences) + 1e-6
     assert loss_of_each(task, batch, answer.roll(1, dims=1)).mean() > least.mean() + 0.01
 
 
 @every_task
 def test_chance_error_is_that_of_the_best_constant(task: Task) -> None:
     # Answers to other sequences serve as constants: among 100 of them one is as good as the best, near enough.
-    n_sequences = 20_000
-    constants = oracle(task, draw(task, 100, 20, seed=1).inputs).transpose(0, 1).unsqueeze(2)
-    batch = draw(task, n_sequences, 20)
-    outputs = constants.expand(-1, -1, n_sequences, -1)
-    best = float(task.failed(batch, outputs).double().mean(1).min())
     chance = task.chance_error()
+    # A limit for long sequences is attained where no constant suits any of them.
+    length = 25 if chance < 1 else 100
+    n_sequences = many(task, length)
+    constants = oracle(task, draw(task, 100, length, seed=1).inputs).transpose(0, 1).unsqueeze(2)
+    batch = draw(task, n_sequences, length)
+    best = min(float(task.failed(batch, c[None].expand(-1, -1, n_sequences, -1)).double().mean()) for c in constants)
     standard_error = math.sqrt(chance * (1 - chance) / n_sequences)
     # Five standard errors are one false alarm in a million; the sixth pays for taking the best of several.
-    assert abs(best - chance) < 6 * standard_error
+    assert abs(best - chance) <= 6 * standard_error
 
 
 @every_task
@@ -323,14 +349,16 @@ def each(of: Callable[[Batch, Tensor], Tensor], batches: list[Batch], outputs: T
 
 @every_task
 def test_loss_has_the_gradient_of_its_finite_differences(task: Task) -> None:
-    batch = draw(task, 5, 20)
+    batch = draw(task, 5, 25)
     outputs = torch.randn(3, batch.n_read, 5, task.n_out, generator=Generator().manual_seed(0), dtype=torch.float64)
-    assert gradcheck(lambda leaf: task.loss(batch, leaf), outputs.requires_grad_())
+    # Thousands of outputs are nudged together in random directions, not one after the other.
+    together = outputs.numel() > 1000
+    assert gradcheck(lambda leaf: task.loss(batch, leaf), outputs.requires_grad_(), fast_mode=together)
 
 
 @every_task
 def test_task_changes_nothing_it_is_given(task: Task) -> None:
-    batch = draw(task, 5, 20)
+    batch = draw(task, 5, 25)
     outputs = torch.randn(2, batch.n_read, 5, task.n_out, generator=Generator().manual_seed(0))
     given = (batch.inputs, batch.targets, outputs)
     before = [tensor.clone() for tensor in given]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Generator
-from torch.nn.functional import cross_entropy
 
 from tasks.task import Batch
-from tasks.temporal_order import TemporalOrder, Window
+from tasks.temporal_order import NSymbols, TemporalOrder, Variant
 
 N = 20_000
-SECOND = {"pascanu2013_code": 50, "pascanu2013_text": 40}
+STARTS: dict[tuple[Variant, NSymbols], tuple[int, ...]] = {
+    ("pascanu2013_code", 2): (10, 50),
+    ("pascanu2013_text", 2): (10, 40),
+    ("hochreiter1997", 2): (10, 50),
+    ("pascanu2013_code", 3): (10, 30, 60),
+    ("pascanu2013_text", 3): (10, 30, 60),
+    ("hochreiter1997", 3): (10, 33, 66),
+}
+"""First step of each window in sequences of 100 steps."""
 
-both_windows = pytest.mark.parametrize("window", SECOND)
+every_variant = pytest.mark.parametrize(("variant", "n_symbols"), STARTS)
 
 
-def draw(window: Window, n_sequences: int, length: int) -> Batch:
-    return TemporalOrder(window=window).sample(Generator().manual_seed(length), n_sequences, length)
+def draw(variant: Variant, n_symbols: NSymbols, n_sequences: int, length: int) -> Batch:
+    task = TemporalOrder(variant=variant, n_symbols=n_symbols)
+    return task.sample(Generator().manual_seed(length), n_sequences, length)
 
 
 def assert_uniform(counts: list[int]) -> None:
@@ -29,39 +38,50 @@ def assert_uniform(counts: list[int]) -> None:
     assert all(abs(count - sum(counts) * share) < bound for count in counts)
 
 
-@both_windows
-def test_sample_puts_symbols_where_the_paper_does(window: Window) -> None:
-    steps = (draw(window, N, 100).inputs < 2).T.nonzero()[:, 1].view(N, 2)
-    for place, low in enumerate((10, SECOND[window])):
+@every_variant
+def test_sample_puts_symbols_where_the_paper_does(variant: Variant, n_symbols: NSymbols) -> None:
+    steps = (draw(variant, n_symbols, N, 100).inputs < 2).T.nonzero()[:, 1].view(N, n_symbols)
+    for place, low in enumerate(STARTS[variant, n_symbols]):
         counts = steps[:, place].bincount(minlength=100)[low : low + 10].tolist()
         assert sum(counts) == N
         assert_uniform(counts)
 
 
-@both_windows
-def test_sample_has_two_relevant_symbols_at_every_length(window: Window) -> None:
-    for length in range(TemporalOrder.shortest_length, 130):
-        assert ((draw(window, 100, length).inputs < 2).sum(0) == 2).all()
+@every_variant
+def test_sample_has_all_relevant_symbols_at_every_length(variant: Variant, n_symbols: NSymbols) -> None:
+    for length in range(TemporalOrder(variant=variant).shortest_length, 130):
+        assert ((draw(variant, n_symbols, 100, length).inputs < 2).sum(0) == n_symbols).all()
 
 
-@both_windows
-def test_sample_draws_classes_and_distractors_evenly(window: Window) -> None:
-    batch = draw(window, N, 30)
-    assert_uniform(batch.targets.flatten().bincount(minlength=4).tolist())
-    assert_uniform(batch.inputs.flatten().bincount(minlength=6)[2:].tolist())
+@every_variant
+def test_sample_draws_classes_and_distractors_evenly(variant: Variant, n_symbols: NSymbols) -> None:
+    batch = draw(variant, n_symbols, N, 30)
+    assert_uniform(batch.targets.flatten().bincount(minlength=2**n_symbols).tolist())
+    assert_uniform(batch.inputs.flatten().bincount(minlength=6)[2:6].tolist())
 
 
-@both_windows
-def test_sample_names_classes_by_first_and_second_symbol(window: Window) -> None:
-    batch = draw(window, 40, 25)
+@every_variant
+def test_sample_names_classes_by_the_order_of_the_symbols(variant: Variant, n_symbols: NSymbols) -> None:
+    batch = draw(variant, n_symbols, 60, 25)
+    words = ["".join(letters) for letters in itertools.product("AB", repeat=n_symbols)]
     for sequence, target in zip(batch.inputs.T.tolist(), batch.targets[0].tolist(), strict=True):
-        word = "".join("AB"[code] for code in sequence if code < 2)
-        assert ["AA", "AB", "BA", "BB"][target] == word
+        assert words[target] == "".join("AB"[code] for code in sequence if code < 2)
 
 
-@both_windows
-def test_min_lag_is_eight_tenths_of_the_length_or_more(window: Window) -> None:
-    task = TemporalOrder(window=window)
+@pytest.mark.parametrize("n_symbols", [2, 3])
+def test_sample_begins_and_ends_with_symbols_of_their_own_in_hochreiter1997(n_symbols: NSymbols) -> None:
+    inputs = draw("hochreiter1997", n_symbols, 500, 37).inputs
+    assert (inputs[0] == 6).all()
+    assert (inputs[-1] == 7).all()
+    assert (inputs[1:-1] < 6).all()
+    # Their networks have 8 inputs, and 4 or 8 outputs.
+    task = TemporalOrder(variant="hochreiter1997", n_symbols=n_symbols)
+    assert (task.n_in, task.n_out) == (8, 2**n_symbols)
+
+
+@every_variant
+def test_min_lag_is_eight_tenths_of_the_length_or_more(variant: Variant, n_symbols: NSymbols) -> None:
+    task = TemporalOrder(variant=variant, n_symbols=n_symbols)
     assert task.min_lag(100) == 80
     assert all(10 * task.min_lag(length) >= 8 * length for length in range(task.shortest_length, 1000))
 
@@ -72,19 +92,14 @@ def test_shortest_length_is_the_least_that_allows_that_lag() -> None:
     assert 10 * (too_short - 1) < 8 * too_short
 
 
-def test_loss_is_the_cross_entropy_of_each_member() -> None:
-    batch = draw("pascanu2013_code", 11, 20)
-    outputs = torch.randn(3, 1, 11, 4, generator=Generator().manual_seed(0))
-    expected = torch.stack([cross_entropy(output[0], batch.targets[0]) for output in outputs])
-    torch.testing.assert_close(TemporalOrder().loss(batch, outputs), expected)
-
-
-def test_loss_is_ln_4_where_nothing_is_preferred() -> None:
-    batch = draw("pascanu2013_code", 11, 20)
-    assert TemporalOrder().loss(batch, torch.zeros(1, 1, 11, 4)).item() == pytest.approx(math.log(4))
-
-
-def test_failed_is_a_wrong_arg_max() -> None:
+def test_failed_is_a_wrong_arg_max_in_pascanu2013() -> None:
     batch = Batch(inputs=torch.zeros(5, 4, dtype=torch.int64), targets=torch.tensor([[0, 1, 2, 3]]))
     outputs = torch.tensor([[0.1, 0, 0, 0], [5, 4.9, 0, 0], [-9, -9, -8, -9], [0, 0, 0, math.inf]])
     assert TemporalOrder().failed(batch, outputs[None, None]).tolist() == [[False, True, False, False]]
+
+
+def test_failed_is_a_unit_off_by_three_tenths_in_hochreiter1997() -> None:
+    batch = Batch(inputs=torch.zeros(5, 4, dtype=torch.int64), targets=torch.tensor([[0, 0, 0, 1]]))
+    units = torch.tensor([[0.71, 0.29, 0.29, 0.29], [0.69, 0, 0, 0], [1, 0, 0.31, 0], [1, 0, 0, 0]])
+    failed = TemporalOrder(criterion="hochreiter1997").failed(batch, units.logit()[None, None])
+    assert failed.tolist() == [[False, True, True, True]]
