@@ -64,7 +64,9 @@ class Cell(ABC):
     candidate_gate: int
     """Index of the block whose recurrent matrix and net input stand for the cell in the statistics."""
     forget_gate: int | None = None
-    """Index of the gate whose bias is a hyperparameter, for cells that have one."""
+    """Index of the gate that multiplies what is remembered, whose bias is a hyperparameter; None without one."""
+    input_gate: int | None = None
+    """Index of the gate that multiplies what is new, where it is not one minus the forget gate."""
 
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:

@@ -59,7 +59,8 @@ class Fused(Cell):
     def __init__(self, cell: Cell) -> None:
         """The fused form of this cell."""
         self.plain = cell
-        self.n_gates, self.candidate_gate, self.forget_gate = cell.n_gates, cell.candidate_gate, cell.forget_gate
+        self.n_gates, self.candidate_gate = cell.n_gates, cell.candidate_gate
+        self.forget_gate, self.input_gate = cell.forget_gate, cell.input_gate
 
     @property
     def source(self) -> str:  # type: ignore[override]

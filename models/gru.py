@@ -23,6 +23,7 @@ class Gru(Cell):
     source = "Cho et al. 2014, reset after the product as in torch.nn.GRU"
     n_gates = 3
     candidate_gate = 2
+    forget_gate = 1
 
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """The recurrent matrices of all gates side by side, and the candidate's own bias."""

@@ -1,9 +1,11 @@
-"""Initialisers of a recurrent matrix, each at its natural scale; the caller multiplies by the initialisation scale."""
+"""What networks start from: recurrent matrices at their natural scale, the spread of other weights, chrono biases."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +15,23 @@ Initialiser = Callable[[Generator, int], Tensor]
 
 FAN_IN = 15
 """Incoming connections of a unit in ``sparse``."""
+
+
+def _one_over_root(n: int) -> float:
+    return 1 / math.sqrt(n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation:
+    """How a network's weights are drawn before the caller's scales multiply them.
+
+    ``recurrent`` makes the matrix of every recurrent block. Input and readout weights are normal with mean 0 and a
+    standard deviation that follows from n_in or n_hidden; the default keeps the variance of what they read.
+    """
+
+    recurrent: Initialiser
+    input_deviation: Callable[[int], float] = _one_over_root
+    readout_deviation: Callable[[int], float] = _one_over_root
 
 
 def gaussian(generator: Generator, n_hidden: int) -> Tensor:
@@ -44,6 +63,10 @@ def identity(generator: Generator, n_hidden: int) -> Tensor:
 def sparse(generator: Generator, n_hidden: int) -> Tensor:
     """At most 15 normal incoming weights for each unit, the rest zero, scaled to spectral radius 1.
 
+    The initialisation scale is the spectral radius: 1.1 is that of Sutskever et al. 2013. Their readout weights,
+    N(0, 0.1^2) with 100 units, are ours at that size, and their input weights, N(0, 0.001^2) or N(0, 0.1^2), are ours
+    at an input scale of 0.001 or 0.1 times sqrt(n_in).
+
     Source: Martens & Sutskever 2011; Sutskever et al. 2013, section 4 (the radius as a scale). Differs: nothing.
     """
     order = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0)
@@ -52,13 +75,64 @@ def sparse(generator: Generator, n_hidden: int) -> Tensor:
     return matrix / float(torch.linalg.eigvals(matrix).abs().max())
 
 
+def uniform(generator: Generator, n_hidden: int) -> Tensor:
+    """Independent uniform entries with variance ``1 / n_hidden``: between -r and r with ``r = sqrt(3 / n_hidden)``.
+
+    Source: the small uniform weights of Schaefer, Udluft & Zimmermann 2008. Differs: the width is not theirs but the
+    one with a spectral radius of about 1, like that of ``gaussian``; at 100 units the scale 1.15 gives r = 0.2.
+    """
+    entries = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64)
+    return (2 * entries - 1) * math.sqrt(3 / n_hidden)
+
+
+def smart_tanh(generator: Generator, n_hidden: int) -> Tensor:
+    """At most 15 normal outgoing weights for each unit, the rest zero, scaled to spectral radius 0.95.
+
+    Source: Pascanu et al. 2013, ``smart_tanh`` of their program, which keeps 15 entries in every row of a matrix that
+    the state multiplies from the left, as here: connections that leave a unit. Differs: nothing.
+    """
+    return 0.95 * sparse(generator, n_hidden).mT
+
+
+def chrono(generator: Generator, n_hidden: int, longest: float) -> Tensor:
+    """Biases ``[H]`` of gates that keep the state, for memories of 2 to ``longest`` steps: ``b = log u``.
+
+    ``u`` is uniform on [1, longest - 1]. Without other net input a gate with bias b forgets in ``1 + e^b`` steps,
+    because ``1 - logistic(b) = 1 / (1 + e^b)``; these times are uniform between 2 and ``longest``, which is 2 or more.
+
+    Source: Tallec & Ollivier 2018, section 2, for LSTM, whose input gate gets -b. Differs: nothing for LSTM. The paper
+    names GRU, too; there we give z, the share of the state that is kept, the same biases, and its other share
+    ``1 - z = logistic(-net input)`` has their negative by itself.
+    """
+    return torch.rand(n_hidden, generator=generator, dtype=torch.float64).mul_(longest - 2).add_(1).log_()
+
+
 def _normal(generator: Generator, n_hidden: int) -> Tensor:
     return torch.randn(n_hidden, n_hidden, generator=generator, dtype=torch.float64)
 
 
-INITIALISERS: dict[str, Initialiser] = {
-    "gaussian": gaussian,
-    "orthogonal": orthogonal,
-    "identity": identity,
-    "sparse": sparse,
+def _normal_at(deviation: float, generator: Generator, n_hidden: int) -> Tensor:
+    return deviation * _normal(generator, n_hidden)
+
+
+def _as_pascanu(recurrent: Initialiser, deviation: float) -> Initialisation:
+    """Input and readout weights of one standard deviation, whatever the sizes.
+
+    Source: Pascanu et al. 2013, the numbers as standard deviations, as in their program. Differs: nothing.
+    """
+    return Initialisation(
+        recurrent=recurrent, input_deviation=lambda n_in: deviation, readout_deviation=lambda n_hidden: deviation
+    )
+
+
+INITIALISERS: dict[str, Initialisation] = {
+    "gaussian": Initialisation(recurrent=gaussian),
+    "uniform": Initialisation(recurrent=uniform),
+    "orthogonal": Initialisation(recurrent=orthogonal),
+    "identity": Initialisation(recurrent=identity),
+    "sparse": Initialisation(recurrent=sparse),
+    "pascanu_sigmoid": _as_pascanu(partial(_normal_at, 0.01), 0.01),
+    "basic_tanh": _as_pascanu(partial(_normal_at, 0.1), 0.1),
+    "smart_tanh": _as_pascanu(smart_tanh, 0.01),
 }
+"""By the name that a study file uses."""

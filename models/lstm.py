@@ -27,6 +27,7 @@ class Lstm(Cell):
     n_gates = 4
     candidate_gate = _CANDIDATE
     forget_gate = _FORGET
+    input_gate = _INPUT
 
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """The recurrent matrices of all gates side by side."""

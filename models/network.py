@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from models.cell import Cell, Flow, Gradients, Tape, Weights
 from models.drive import Drive
-from models.initial import INITIALISERS
+from models.initial import INITIALISERS, chrono
 from models.projection import collect, is_code, project
 from models.unroll import unroll
 
@@ -78,22 +78,35 @@ class Network:
         }
 
     def init(
-        self, generator: Generator, *, init: str, init_scale: float, input_scale: float, forget_bias: float
+        self,
+        generator: Generator,
+        *,
+        init: str,
+        init_scale: float,
+        input_scale: float,
+        forget_bias: float,
+        chrono_length: float | None = None,
     ) -> dict[str, Tensor]:
         """Parameters of one member, float64 on the CPU.
 
         Every recurrent block is ``init_scale`` times the named initialiser's matrix; input weights are Gaussian with
-        standard deviation ``input_scale / sqrt(n_in)``, readout weights with ``1 / sqrt(n_hidden)``; biases are zero
-        but for the forget gate's.
+        ``input_scale`` times its standard deviation, readout weights with its own; biases are zero but for the forget
+        gate's, which are ``forget_bias``, or of a chrono initialisation for memories of up to ``chrono_length`` steps,
+        which negates them for the input gate.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
-        blocks = [init_scale * INITIALISERS[init](generator, self.n_hidden) for _ in range(self.cell.n_gates)]
+        how = INITIALISERS[init]
+        blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
         weights["recurrent"] = torch.cat(blocks, dim=1)
-        for name, scale in (("input", input_scale / self.n_in**0.5), ("readout", self.n_hidden**-0.5)):
-            weights[name].normal_(0.0, scale, generator=generator)
+        weights["input"].normal_(0.0, input_scale * how.input_deviation(self.n_in), generator=generator)
+        weights["readout"].normal_(0.0, how.readout_deviation(self.n_hidden), generator=generator)
+        biases = weights["bias"].view(self.cell.n_gates, self.n_hidden)
         if self.cell.forget_gate is not None:
-            gate = self.cell.forget_gate
-            weights["bias"][gate * self.n_hidden : (gate + 1) * self.n_hidden] = forget_bias
+            biases[self.cell.forget_gate] = forget_bias
+            if chrono_length is not None:
+                biases[self.cell.forget_gate] = chrono(generator, self.n_hidden, chrono_length)
+                if self.cell.input_gate is not None:
+                    biases[self.cell.input_gate] = -biases[self.cell.forget_gate]
         return weights
 
     def output(

@@ -11,7 +11,7 @@ from models.initial import INITIALISERS
 from models.network import Dropout
 from study.errors import must, unknown_name
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
-from study.training.rule import OPTIMISERS
+from study.training.rule import CLIP_FALLBACKS, OPTIMISERS
 
 Chosen = Mapping[str, Parameter]
 """The hyperparameters of a trial that are decided so far."""
@@ -78,10 +78,15 @@ def _dropped(cell: str, chosen: Chosen) -> bool:
     return chosen["dropout"] != Dropout.NONE
 
 
+def _remembers_by_gate(cell: str) -> bool:
+    return CELLS[cell].forget_gate is not None
+
+
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "init": Hyperparameter(
-        meaning="how recurrent weights are initialised",
-        default=Choices(values=tuple(INITIALISERS)),
+        meaning="how weights are initialised; basic_tanh, smart_tanh and pascanu_sigmoid also say how far input and "
+        "readout weights spread",
+        default=Choices(values=("gaussian", "orthogonal", "identity", "sparse")),
         names=tuple(INITIALISERS),
     ),
     "init_scale": Hyperparameter(
@@ -91,17 +96,35 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         high=1e3,
     ),
     "input_scale": Hyperparameter(
-        meaning="standard deviation of the initial input weights times sqrt(n_in)", default=1.0, low=0, high=1e3
+        meaning="factor of the initial input weights, whose standard deviation is 1 / sqrt(n_in) or what init says",
+        default=1.0,
+        low=0,
+        high=1e3,
+    ),
+    "bias_init": Hyperparameter(
+        meaning="whether forget gates start from one bias or from those of a chrono initialisation",
+        default="constant",
+        names=("constant", "chrono"),
+        applies=lambda cell, chosen: _remembers_by_gate(cell),
     ),
     "forget_bias": Hyperparameter(
-        meaning="initial bias of the forget gate",
+        meaning="initial bias of the gate that keeps what is remembered; in a GRU the update gate",
         default=Interval(low=0.0, high=5.0),
         low=-100,
         high=100,
-        applies=lambda cell, chosen: CELLS[cell].forget_gate is not None,
+        applies=lambda cell, chosen: _remembers_by_gate(cell) and chosen["bias_init"] == "constant",
+    ),
+    "chrono_length": Hyperparameter(
+        meaning="longest memory, in steps, that a chrono initialisation spreads the forget gates over",
+        default=100.0,
+        low=2,
+        high=1e6,
+        applies=lambda cell, chosen: _remembers_by_gate(cell) and chosen["bias_init"] == "chrono",
     ),
     "optimiser": Hyperparameter(
-        meaning="update rule", default=Choices(values=tuple(OPTIMISERS)), names=tuple(OPTIMISERS)
+        meaning="update rule",
+        default=Choices(values=("sgd", "heavy_ball", "nesterov", "rmsprop", "adam")),
+        names=tuple(OPTIMISERS),
     ),
     "learning_rate": Hyperparameter(
         meaning="step size of the update rule",
@@ -119,15 +142,28 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         applies=lambda cell, chosen: chosen["optimiser"] in {"heavy_ball", "nesterov", "adam"},
     ),
     "square_decay": Hyperparameter(
-        meaning="decay of the running mean square; Adam's beta_2",
+        meaning="decay of the running mean square or variance; Adam's beta_2",
         default=0.99,
         low=0,
         high=1,
         open_high=True,
-        applies=lambda cell, chosen: chosen["optimiser"] in {"rmsprop", "adam"},
+        applies=lambda cell, chosen: chosen["optimiser"] in {"rmsprop", "adam", "vario_eta"},
+    ),
+    "weight_decay": Hyperparameter(
+        meaning="factor of the weights, biases excepted, that is added to their clipped gradients",
+        default=0.0,
+        low=0,
+        high=1e3,
     ),
     "clip_norm": Hyperparameter(
         meaning="largest gradient norm; longer gradients are scaled to it", default=1.0, low=0, open_low=True
+    ),
+    "clip_fallback": Hyperparameter(
+        meaning="what stands for a gradient whose norm is not finite or above 1e10: itself, or 0.02 times the "
+        "recurrent weights as in Pascanu et al. 2013",
+        default="none",
+        names=tuple(CLIP_FALLBACKS),
+        applies=lambda cell, chosen: float(chosen["clip_norm"]) < math.inf,
     ),
     "dropout": Hyperparameter(
         meaning="kind of dropout", default=Choices(values=tuple(map(str, Dropout))), names=tuple(map(str, Dropout))
@@ -152,21 +188,30 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
 """In an order in which every condition only looks back."""
 
 
+def misfits(name: str, cell: str) -> dict[Parameter, str]:
+    """The values of a hyperparameter that make no sense for a cell, and what each would need."""
+    if name == "dropout" and cell not in FAST_CELLS:
+        return {str(Dropout.FAST): f"fast dropout needs one of the cells {', '.join(FAST_CELLS)}"}
+    if name == "bias_init" and not _remembers_by_gate(cell):
+        return {"chrono": f"chrono needs one of the cells {', '.join(filter(_remembers_by_gate, CELLS))}"}
+    return {}
+
+
 def default_domain(name: str, cell: str) -> Domain:
     """Where a hyperparameter is searched for a cell unless the study says otherwise."""
-    domain = HYPERPARAMETERS[name].default
-    if name == "dropout" and isinstance(domain, Choices) and cell not in FAST_CELLS:
-        return Choices(values=tuple(kind for kind in domain.values if kind != Dropout.FAST))
-    return domain
+    return fit_domain(name, cell, HYPERPARAMETERS[name].default)
 
 
 def fit_domain(name: str, cell: str, domain: Domain) -> Domain:
-    """A domain that was meant for all cells, without what this one cannot do; no dropout where nothing is left."""
-    if name != "dropout" or cell in FAST_CELLS:
+    """A domain that was meant for all cells, without what this one cannot do; the plain value where nothing is left."""
+    if isinstance(domain, Interval):
         return domain
-    kinds = domain.values if isinstance(domain, Choices) else (domain,)
-    left = [str(kind) for kind in kinds if kind != Dropout.FAST]
-    return Choices(values=tuple(left)) if len(left) > 1 else (left or [str(Dropout.NONE)])[0]
+    values = domain.values if isinstance(domain, Choices) else (domain,)
+    left = tuple(value for value in values if value not in misfits(name, cell))
+    if left == values:
+        return domain
+    plain: Parameter = getattr(Hyperparameters(), name)
+    return Choices(values=left) if len(left) > 1 else (*left, plain)[0]
 
 
 def fixed_space(space: Mapping[str, Domain], parameters: Chosen) -> dict[str, Parameter]:

@@ -37,18 +37,23 @@ class Hyperparameters:
     """All that may differ between the members of a stack, and the dropout kind, which may not.
 
     ``clip_norm`` is infinite where gradients are not clipped. ``momentum`` is read by heavy ball, Nesterov and Adam
-    (as beta_1), ``square_decay`` by RMSprop and Adam (as beta_2), ``forget_bias`` by cells with a forget gate.
+    (as beta_1), ``square_decay`` by RMSprop, Adam (as beta_2) and VarioEta, ``forget_bias`` by cells with a forget gate
+    whose ``bias_init`` is ``constant``, ``chrono_length`` by those where it is ``chrono``.
     """
 
     init: str = "orthogonal"
     init_scale: float = 1.0
     input_scale: float = 1.0
+    bias_init: str = "constant"
     forget_bias: float = 1.0
+    chrono_length: float = 100.0
     optimiser: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
     square_decay: float = 0.99
+    weight_decay: float = 0.0
     clip_norm: float = 1.0
+    clip_fallback: str = "none"
     dropout: str = "none"
     p_drop_input: float = 0.0
     p_drop_recurrent: float = 0.0

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models import CELLS, FAST_CELLS
-from models.network import Dropout
+from models import CELLS
 from study.errors import must, unknown_name
-from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space
+from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
 from study.plan import (
     Choices,
     Device,
@@ -115,13 +114,10 @@ class Spec(Section):
                 if key not in HYPERPARAMETERS:
                     raise ValueError(f"{where}: {unknown_name('hyperparameter', key, HYPERPARAMETERS)}")
                 HYPERPARAMETERS[key].check(f"{where}.{key}", _domain(domain))
-        own = _domain(model.space["dropout"]) if "dropout" in model.space else None
-        kinds = own.values if isinstance(own, Choices) else (own,)
-        must(
-            Dropout.FAST not in kinds or model.cell in FAST_CELLS,
-            f"models.{name}.space.dropout: fast dropout needs one of the cells {', '.join(FAST_CELLS)}",
-            f"the cell is {model.cell}",
-        )
+        for key, domain in model.space.items():
+            values = domain.choices if isinstance(domain, ChoicesSpec) else [domain]
+            for value, need in misfits(key, model.cell).items():
+                must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
         if self.search.sampler == "grid":
             n_points = math.prod(
                 len(domain.values) if isinstance(domain, Choices) else 1 for domain in self._space(name).values()

@@ -191,6 +191,7 @@ class Stack:
             init_scale=h.init_scale,
             input_scale=h.input_scale,
             forget_bias=h.forget_bias,
+            chrono_length=h.chrono_length if h.bias_init == "chrono" else None,
         )
         return torch.cat([weights[name].flatten() for name in self.network.shapes()])
 
@@ -206,8 +207,8 @@ class Stack:
             self.weights[name] = self.flat[:, start:end].view(len(self.members), *shape)
             start = end
         every = [member.hyperparameters for member in self.members]
-        self._coefficients = coefficients(every)
-        self._clip_norm = self._coefficients.table[:, CLIP_NORM].to(self.flat.device)
+        self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
+        self._clip_norm = self._coefficients.table[:, CLIP_NORM]
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(

@@ -6,9 +6,21 @@ import pytest
 import torch
 from torch import Generator
 
-from models.initial import INITIALISERS, Initialiser, gaussian, identity, orthogonal, sparse
+from models.initial import (
+    INITIALISERS,
+    Initialiser,
+    chrono,
+    gaussian,
+    identity,
+    orthogonal,
+    smart_tanh,
+    sparse,
+    uniform,
+)
 
-every_initialiser = pytest.mark.parametrize("initialiser", INITIALISERS.values(), ids=INITIALISERS.keys())
+every_initialiser = pytest.mark.parametrize(
+    "initialiser", [one.recurrent for one in INITIALISERS.values()], ids=INITIALISERS.keys()
+)
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -32,7 +44,7 @@ def test_initialiser_depends_on_its_generator_alone(initialiser: Initialiser) ->
     assert torch.equal(first, initialiser(seeded(), 20))
 
 
-@pytest.mark.parametrize("initialiser", [gaussian, orthogonal, sparse])
+@pytest.mark.parametrize("initialiser", [gaussian, uniform, orthogonal, sparse, smart_tanh])
 def test_initialiser_draws_anew_each_time(initialiser: Initialiser) -> None:
     generator = seeded()
     assert not torch.equal(initialiser(generator, 20), initialiser(generator, 20))
@@ -98,3 +110,55 @@ def test_sparse_weights_are_normal_up_to_their_scale() -> None:
     # 3 for a normal variable, with standard error sqrt(24 / n) at n = 6000 weights.
     assert abs(kurtosis - 3) < 6 * (24 / len(weights)) ** 0.5
     assert abs(weights.mean()) < 6 * weights.std() / len(weights) ** 0.5
+
+
+def test_uniform_fills_an_interval_with_variance_one_over_n() -> None:
+    n = 200
+    entries = uniform(seeded(), n).flatten()
+    width = (3 / n) ** 0.5
+    assert entries.abs().max() <= width
+    # 40,000 entries come closer to both ends than a thousandth, but for a probability of exp(-20).
+    assert entries.min() < -0.999 * width
+    assert entries.max() > 0.999 * width
+    # Six standard errors: of the mean; of the variance of a uniform variable, (1/n) sqrt(4/5) / n.
+    assert abs(entries.mean()) < 6 * n**-1.5
+    assert abs(entries.square().mean() - 1 / n) < 6 * 0.8**0.5 / n**2
+
+
+def test_uniform_has_about_the_spectral_radius_of_gaussian() -> None:
+    radius = float(torch.linalg.eigvals(uniform(seeded(), 400)).abs().max())
+    # The circular law holds for any independent entries; the edge of its disc is sharp to about n^(-1/2).
+    assert radius == pytest.approx(1, abs=2 / 400**0.5)
+
+
+def test_smart_tanh_has_fifteen_outgoing_connections_a_unit_and_radius_095() -> None:
+    matrix = smart_tanh(seeded(), 60)
+    outgoing, incoming = (matrix != 0).sum(1), (matrix != 0).sum(0)
+    assert outgoing.tolist() == [15] * 60
+    assert len(set(incoming.tolist())) > 1
+    assert float(torch.linalg.eigvals(matrix).abs().max()) == pytest.approx(0.95, abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "deviation"), [("pascanu_sigmoid", 0.01), ("basic_tanh", 0.1)])
+def test_initialisation_of_pascanu_is_normal_with_its_deviation_at_any_size(name: str, deviation: float) -> None:
+    for n in (50, 200):
+        entries = INITIALISERS[name].recurrent(seeded(n), n).flatten()
+        # Six standard errors of a mean and of a standard deviation; kurtosis 3 with standard error sqrt(24) / n.
+        assert abs(entries.mean()) < 6 * deviation / n
+        assert float(entries.std()) == pytest.approx(deviation, abs=6 * deviation / 2**0.5 / n)
+        kurtosis = entries.pow(4).mean() / entries.square().mean() ** 2
+        assert abs(kurtosis - 3) < 6 * 24**0.5 / n
+
+
+@pytest.mark.parametrize("longest", [2.0, 2.5, 100.0, 1e4])
+def test_chrono_spreads_forgetting_times_evenly_up_to_the_longest(longest: float) -> None:
+    n = 4000
+    biases = chrono(seeded(), n, longest)
+    times = (1 / (1 - biases.sigmoid())).sort().values
+    # Rounding of 1 - logistic(b), which is 1 / longest or more.
+    torch.testing.assert_close(times.clamp(2, longest), times, rtol=1e-11, atol=0)
+    if longest > 2:
+        steps = torch.arange(n, dtype=torch.float64) / n
+        distance = ((times - 2) / (longest - 2) - steps).abs().max()
+        # Kolmogorov's distance exceeds 2 / sqrt(n) with a probability of 2 exp(-8).
+        assert distance < 2 / n**0.5 + 1 / n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -75,5 +76,63 @@ def test_init_sets_the_bias_of_the_forget_gate_alone(cell: Cell) -> None:
         assert not weights[name].any()
 
 
-def test_forget_gate_is_the_second_block_of_the_lstm_alone() -> None:
-    assert {name: cell.forget_gate for name, cell in CELLS.items() if cell.forget_gate is not None} == {"lstm": 1}
+def test_gates_of_memory_are_named_where_a_cell_has_them() -> None:
+    gates = {name: (cell.forget_gate, cell.input_gate) for name, cell in CELLS.items()}
+    assert {name: pair for name, pair in gates.items() if pair != (None, None)} == {"lstm": (1, 0), "gru": (1, None)}
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_forget_gate_keeps_the_state_when_it_is_open(name: str) -> None:
+    """Torch's cell with the same open gate, and all other parameters zero, returns the state that it is given."""
+    module = (torch.nn.LSTMCell if name == "lstm" else torch.nn.GRUCell)(5, N_HIDDEN, dtype=torch.float64)
+    for parameter in module.parameters():
+        torch.nn.init.zeros_(parameter)
+    weights = network(CELLS[name]).init(
+        seeded(0), init="gaussian", init_scale=0.0, input_scale=0.0, forget_bias=50.0, chrono_length=None
+    )
+    module.bias_ih.data = weights["bias"]
+    before = torch.randn(3, N_HIDDEN, dtype=torch.float64, generator=seeded(1))
+    inputs = torch.randn(3, 5, dtype=torch.float64, generator=seeded(2))
+    with torch.no_grad():
+        after = module(inputs, (before, before))[1] if name == "lstm" else module(inputs, before)
+    assert_close(after, before)
+
+
+@every_cell
+def test_init_spreads_the_biases_of_a_chrono_initialisation(cell: Cell) -> None:
+    constant, spread = (
+        network(cell).init(
+            seeded(0), init="orthogonal", init_scale=1.0, input_scale=1.0, forget_bias=2.5, chrono_length=length
+        )
+        for length in (None, 50.0)
+    )
+    for name in constant.keys() - {"bias"}:
+        assert torch.equal(constant[name], spread[name])
+    biases = spread["bias"].view(cell.n_gates, N_HIDDEN)
+    expected = torch.zeros_like(biases)
+    if cell.forget_gate is not None:
+        expected[cell.forget_gate] = biases[cell.forget_gate]
+        assert len(set(biases[cell.forget_gate].tolist())) == N_HIDDEN
+        assert (biases[cell.forget_gate] >= 0).all()
+        assert (biases[cell.forget_gate] <= math.log(49)).all()
+    if cell.input_gate is not None:
+        expected[cell.input_gate] = -biases[cell.forget_gate or 0]
+    assert torch.equal(biases, expected)
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("pascanu_sigmoid", 0.01), ("basic_tanh", 0.1), ("smart_tanh", 0.01)])
+def test_init_of_pascanu_spreads_input_and_readout_alike_whatever_their_sizes(init: str, deviation: float) -> None:
+    for n_in, input_scale in ((7, 1.0), (40, 2.0)):
+        shape = Network(cell=CELLS["elman_tanh"], dropout=Dropout.NONE, n_in=n_in, n_hidden=100, n_out=60)
+        weights = shape.init(seeded(n_in), init=init, init_scale=1.5, input_scale=input_scale, forget_bias=1.0)
+        for name, expected in (("input", input_scale * deviation), ("readout", deviation)):
+            entries = weights[name].flatten()
+            # Six standard errors of a standard deviation, s / sqrt(2 n).
+            assert float(entries.std()) == pytest.approx(expected, abs=6 * expected / (2 * len(entries)) ** 0.5)
+        assert not weights["bias"].any()
+        assert not weights["readout_bias"].any()
+        if init == "smart_tanh":
+            assert float(torch.linalg.eigvals(weights["recurrent"]).abs().max()) == pytest.approx(1.5 * 0.95, abs=1e-11)
+        else:
+            spread = float(weights["recurrent"].std())
+            assert spread == pytest.approx(1.5 * deviation, abs=6 * 1.5 * deviation / (2 * 100**2) ** 0.5)

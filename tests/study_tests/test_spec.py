@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from models import CELLS, FAST_CELLS
+from study.errors import UserError
 from study.hyperparameter import HYPERPARAMETERS, default_domain
-from study.plan import Choices, Interval
+from study.plan import Choices, Hyperparameters, Interval, Parameter
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
 
@@ -54,6 +55,57 @@ def test_plan_leaves_fast_dropout_out_where_a_cell_has_none() -> None:
     plan = parse_spec(TEXT).plan("cpu")
     assert plan.model("tanh").space["dropout"] == Choices(values=("dropout", "fast"))
     assert plan.model("lstm").space["dropout"] == "dropout"
+
+
+def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> None:
+    plan = parse_spec(TEXT, ["space.bias_init={choices: [constant, chrono]}"]).plan("cpu")
+    assert plan.model("tanh").space["bias_init"] == "constant"
+    assert plan.model("lstm").space["bias_init"] == Choices(values=("constant", "chrono"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (
+            "models.tanh.space.bias_init=chrono",
+            r"models.tanh.space.bias_init: chrono needs one of the cells gru, lstm, but the cell is elman_tanh",
+        ),
+        (
+            "models.lstm.space.dropout={choices: [none, fast]}",
+            r"models.lstm.space.dropout: fast dropout needs one of the cells elman_tanh, .*, but the cell is lstm",
+        ),
+        ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
+        ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
+        ("space.clip_fallback=shrink", r"space.clip_fallback: unknown value 'shrink'; did you mean 'shrink_recurrent'"),
+        ("space.init=smart_tan", r"space.init: unknown value 'smart_tan'; did you mean 'smart_tanh'"),
+    ],
+)
+def test_spec_refuses_in_a_sentence(setting: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse_spec(TEXT, [setting])
+
+
+def active(cell: str, chosen: dict[str, Parameter]) -> set[str]:
+    """What applies after these choices, which are made in the order of the registry."""
+    made: dict[str, Parameter] = {}
+    for name, hyperparameter in HYPERPARAMETERS.items():
+        if hyperparameter.applies(cell, made):
+            made[name] = chosen.get(name, getattr(Hyperparameters(), name))
+    return set(made)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_hyperparameters_of_gates_apply_by_the_way_in_which_biases_start(cell: str) -> None:
+    names = {"bias_init", "forget_bias", "chrono_length"}
+    assert active(cell, {"bias_init": "constant"}) & names == {"bias_init", "forget_bias"}
+    assert active(cell, {"bias_init": "chrono"}) & names == {"bias_init", "chrono_length"}
+    assert not active("elman_tanh", {}) & names
+
+
+def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:
+    assert "clip_fallback" in active("lstm", {"clip_norm": 1.0})
+    assert "clip_fallback" not in active("lstm", {"clip_norm": float("inf")})
+    assert active("lstm", {"optimiser": "vario_eta"}) & {"momentum", "square_decay"} == {"square_decay"}
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -29,9 +29,10 @@ TRAINING = TrainingPlan(
 
 MIXED = (
     Hyperparameters(init="gaussian", optimiser="sgd", learning_rate=0.1, clip_norm=0.5),
-    Hyperparameters(init="identity", init_scale=0.9, optimiser="adam", learning_rate=0.01),
+    Hyperparameters(init="identity", init_scale=0.9, optimiser="adam", learning_rate=0.01, bias_init="chrono"),
     Hyperparameters(init="orthogonal", input_scale=0.3, optimiser="nesterov", learning_rate=0.05, forget_bias=3.0),
     Hyperparameters(init="sparse", init_scale=1.2, optimiser="rmsprop", learning_rate=0.003, clip_norm=float("inf")),
+    Hyperparameters(init="basic_tanh", optimiser="vario_eta", weight_decay=0.01, clip_fallback="shrink_recurrent"),
 )
 
 
@@ -152,14 +153,14 @@ def test_load_weights_puts_back_what_member_weights_gave() -> None:
     whole = plan("lstm")
     trained, blank = Stack(whole), Stack(whole)
     trained.train(5)
-    blank.load_weights([trained.member_weights(k) for k in range(4)])
+    blank.load_weights([trained.member_weights(k) for k in range(len(MIXED))])
     assert torch.equal(blank.flat, trained.flat)
 
 
 def test_diverged_names_the_member_that_is_not_finite() -> None:
     stack = Stack(plan("elman_tanh"))
     stack.flat[2, 4] = float("inf")
-    assert stack.diverged() == [False, False, True, False]
+    assert stack.diverged() == [k == 2 for k in range(len(MIXED))]
 
 
 def test_train_reports_a_members_non_finite_gradients_and_spares_the_others() -> None:
@@ -175,3 +176,21 @@ def test_train_reports_a_members_non_finite_gradients_and_spares_the_others() ->
     alone.train(10)
     # Float32 rounding over ten updates.
     torch.testing.assert_close(stack.flat[1], alone.flat[0], rtol=1e-3, atol=1e-4)
+
+
+def test_train_goes_on_with_less_recurrence_where_gradients_explode_and_there_is_a_fallback() -> None:
+    whole = plan("elman_rectifier")
+    wild = Hyperparameters(init="identity", init_scale=1e3, optimiser="sgd", learning_rate=1.0)
+    members = tuple(
+        Member(number=k, hyperparameters=replace(wild, clip_fallback=fallback), seed=1)
+        for k, fallback in enumerate(("none", "shrink_recurrent"))
+    )
+    stack = Stack(replace(whole, members=members))
+    before = {name: tensor.clone() for name, tensor in stack.weights.items()}
+    interval = stack.train(10)[1]
+    assert stack.diverged() == [True, False]
+    # Every one of the gradients is too large to be trusted.
+    torch.testing.assert_close(stack.weights["recurrent"][1], 0.98**10 * before["recurrent"][1])
+    for name in before.keys() - {"recurrent"}:
+        assert torch.equal(stack.weights[name][1], before[name][1])
+    assert interval.metrics["gradient/norm"] > 1e10 or interval.metrics["gradient/nonfinite"] > 0

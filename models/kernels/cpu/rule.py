@@ -1,4 +1,4 @@
-"""Norm, clipping and update rule of a stack, compiled: two passes over each member's parameters."""
+"""Norm, clipping, decay and update rule of a stack, compiled: two or three passes over each member's parameters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from models.kernels.cpu.compiled import compiled
     SQUARE_DECAY,
     ADAPTIVE,
     CORRECTED,
+    CENTRED,
+    WEIGHT_DECAY,
+    FALLBACK,
     N_COEFFICIENTS,
-) = range(9)
+) = range(12)
 """Columns of a member's coefficients, as ``study.training.rule`` explains them, and their number."""
+
+BIAS, MATRIX, RECURRENT = range(3)
+"""Roles of a parameter: biases do not decay; the fallback of clipping needs the recurrent matrix."""
+
+LARGEST_NORM = 1e10
+"""Norm up to which Pascanu et al. 2013 trust a gradient."""
 
 
 @compiled(reassociate=True)
@@ -40,7 +49,28 @@ def norms(gradient, norm, first, last):
 
 
 @compiled
-def update(weights, gradient, velocity, square, coefficients, norm, n, epsilon, first, last):
+def _prepare(weights, gradient, roles, scale, decay, fallback, result):
+    """Gradient of one member with clipping, fallback and weight decay into ``result``, all ``[P]``.
+
+    Args:
+        weights: see above.
+        gradient: see above.
+        roles: of the parameters.
+        scale: factor of the gradient, unless there is a fallback.
+        decay: factor of the weights that are not biases, added.
+        fallback: factor of the recurrent matrix in the gradient's place where it is not 0.
+        result: written.
+    """
+    zero = weights.dtype.type(0.0)
+    for x in range(weights.size):
+        given = gradient[x] * scale
+        if fallback > 0:
+            given = fallback * weights[x] if roles[x] == RECURRENT else zero
+        result[x] = given if roles[x] == BIAS else given + decay * weights[x]
+
+
+@compiled
+def update(weights, gradient, velocity, square, coefficients, roles, norm, n, epsilon, first, last):
     """Clip and apply one update to members first to last; see ``study.training.rule.apply_update``.
 
     Args:
@@ -49,6 +79,7 @@ def update(weights, gradient, velocity, square, coefficients, norm, n, epsilon, 
         velocity: ``[K, P]``, updated.
         square: ``[K, P]``, updated where the rule is adaptive.
         coefficients: ``[K, N_COEFFICIENTS]``, float64.
+        roles: of the parameters, ``[P]``.
         norm: of the gradient, ``[K]``.
         n: number of this update, counted from 1.
         epsilon: added to the root mean square.
@@ -66,7 +97,22 @@ def update(weights, gradient, velocity, square, coefficients, norm, n, epsilon, 
             rate /= 1.0 - own[MOMENTUM] ** n
         size, mu, share, ahead = kind(rate), kind(own[MOMENTUM]), kind(own[GRADIENT_SHARE]), kind(own[LOOKAHEAD])
         w, g, v = weights[k], gradient[k], velocity[k]
-        if own[ADAPTIVE] > 0:
+        # Written so that NaN is not trusted.
+        fallback = kind(0.0 if norm[k] <= LARGEST_NORM else own[FALLBACK])
+        if fallback > 0 or own[WEIGHT_DECAY] > 0:
+            g = np.empty_like(w)
+            _prepare(w, gradient[k], roles, scale, kind(own[WEIGHT_DECAY]), fallback, g)
+            scale = kind(1.0)
+        if own[CENTRED] > 0:
+            decay, fresh = kind(own[SQUARE_DECAY]), kind(1.0 - own[SQUARE_DECAY])
+            small, q = kind(epsilon), square[k]
+            for x in range(w.size):
+                clipped = g[x] * scale
+                apart = clipped - v[x]
+                v[x] = v[x] * mu + clipped * share
+                q[x] = (q[x] + apart * apart * fresh) * decay
+                w[x] -= size * clipped / (np.sqrt(q[x]) + small)
+        elif own[ADAPTIVE] > 0:
             decay, fresh = kind(own[SQUARE_DECAY]), kind(1.0 - own[SQUARE_DECAY])
             correction = kind(1.0 / (1.0 - own[SQUARE_DECAY] ** n) if own[CORRECTED] > 0 else 1.0)
             small, q = kind(epsilon), square[k]
