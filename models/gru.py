@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class Gru(Cell):
 
     source = "Cho et al. 2014, reset after the product as in torch.nn.GRU"
     n_gates = 3
+    gates: ClassVar[tuple[str, ...]] = ("reset", "update", "candidate")
     candidate_gate = 2
 
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ class Lstm(Cell):
 
     source = "Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000"
     n_gates = 4
+    gates: ClassVar[tuple[str, ...]] = ("input", "forget", "candidate", "output")
     candidate_gate = _CANDIDATE
     forget_gate = _FORGET
 
