@@ -61,6 +61,10 @@ class Cell(ABC):
 
     source: ClassVar[str]
     n_gates: int
+    gate_names: tuple[str, ...] = ()
+    """Names of the blocks of a gated cell's net input, in their order; empty for a cell without gates."""
+    slope_max: float | None = None
+    """f'_max of a cell whose error signals obey ``delta_t = f'(a_t) (W delta_{t+1})``; None for any other."""
     candidate_gate: int
     """Index of the block whose recurrent matrix and net input stand for the cell in the statistics."""
     forget_gate: int | None = None

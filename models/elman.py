@@ -22,7 +22,7 @@ class Elman(Cell):
 
     def __init__(self, activation: Activation) -> None:
         """A cell with this nonlinearity."""
-        self.activation = activation
+        self.activation, self.slope_max = activation, activation.slope_max
 
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """The recurrent matrix."""

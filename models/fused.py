@@ -59,7 +59,8 @@ class Fused(Cell):
     def __init__(self, cell: Cell) -> None:
         """The fused form of this cell."""
         self.plain = cell
-        self.n_gates, self.candidate_gate = cell.n_gates, cell.candidate_gate
+        self.n_gates, self.gate_names, self.candidate_gate = cell.n_gates, cell.gate_names, cell.candidate_gate
+        self.slope_max = cell.slope_max
         self.forget_gate, self.input_gate = cell.forget_gate, cell.input_gate
 
     @property

@@ -22,6 +22,7 @@ class Gru(Cell):
 
     source = "Cho et al. 2014, reset after the product as in torch.nn.GRU"
     n_gates = 3
+    gate_names = ("reset", "update", "candidate")
     candidate_gate = 2
     forget_gate = 1
 

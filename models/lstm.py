@@ -25,6 +25,7 @@ class Lstm(Cell):
 
     source = "Hochreiter & Schmidhuber 1997; forget gate of Gers et al. 2000"
     n_gates = 4
+    gate_names = ("input", "forget", "candidate", "output")
     candidate_gate = _CANDIDATE
     forget_gate = _FORGET
     input_gate = _INPUT

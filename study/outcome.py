@@ -101,7 +101,9 @@ class Outcome:
     ``rungs`` are the evaluations of the final ladder in increasing length, up to and including the first unsolved one.
     ``confirmed`` is ``best_rung`` measured once more, on sequences that nothing was chosen by: the best of many trials
     is luckier on those that made it the best. Only a trial that can be the best of its model has it, see ``Bracket``.
-    ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer; ``metrics`` holds the last value of every metric.
+    ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer, ``part_flow`` that of each gate alone and of the
+    carousel; ``lyapunov`` are the Lyapunov exponents, the largest first, in nats per step; ``metrics`` holds the last
+    value of every metric.
     ``reason`` is empty, or says why the trial failed.
     """
 
@@ -113,6 +115,8 @@ class Outcome:
     rungs: tuple[Rung, ...] = ()
     confirmed: Rung | None = None
     error_flow: tuple[float, ...] = ()
+    part_flow: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    lyapunov: tuple[float, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
 
@@ -132,6 +136,16 @@ class Outcome:
         solved = [rung for rung in self.rungs if rung.solved]
         return solved[-1] if solved else (self.rungs[0] if self.rungs else None)
 
+    @property
+    def bound_verdict(self) -> str | None:
+        """What the bound on the error flow said and what was measured; None where either is missing."""
+        vanishing = self.metrics.get("bound/vanishing", math.nan)
+        decay_rate = self.metrics.get("gradient/decay_rate", math.nan)
+        if math.isnan(vanishing) or math.isnan(decay_rate):
+            return None
+        said = "predicted vanishing" if vanishing else "left it open"
+        return f"the bound {said}, measured: {'vanishing' if decay_rate < 0 else 'not vanishing'}"
+
     def to_json(self) -> str:
         """Text that ``from_json`` reads back to an equal outcome; non-finite numbers included."""
         return json.dumps(asdict(self))
@@ -143,7 +157,8 @@ class Outcome:
         raw["status"] = Status(raw["status"])
         raw["rungs"] = tuple(Rung(**rung) for rung in raw["rungs"])
         raw["confirmed"] = raw["confirmed"] and Rung(**raw["confirmed"])
-        raw["error_flow"] = tuple(raw["error_flow"])
+        raw["error_flow"], raw["lyapunov"] = tuple(raw["error_flow"]), tuple(raw["lyapunov"])
+        raw["part_flow"] = {name: tuple(curve) for name, curve in raw["part_flow"].items()}
         return cls(**raw)
 
 

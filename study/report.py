@@ -17,7 +17,7 @@ _FIXED = (
     *("study", "task", "model", "cell", "number", "run_id", "status", "seed", "value", "dependency_length", "skill"),
     *(f"error.{name}" for name in ("length", "lag", "n_failed", "n_sequences", "error", "low", "high")),
     *("error.solved", "error.confirmed"),
-    *("diverged", "n_updates", "reason"),
+    *("bound", "diverged", "n_updates", "reason"),
 )
 """Columns of a CSV file that do not depend on what is searched or measured."""
 
@@ -82,6 +82,7 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "value": _plain(outcome.value),
         "dependency_length": outcome.dependency_length,
         "skill": _plain(outcome.skill),
+        "bound": outcome.bound_verdict,
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
         "error": None

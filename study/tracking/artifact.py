@@ -49,9 +49,12 @@ def write_artifacts(folder: Path, entry: TrialClosed) -> None:
     if outcome.reason:
         (folder / "reason.txt").write_text(outcome.reason, encoding="utf-8")
     if outcome.error_flow:
-        # JSON has no infinity: it becomes null, as does what is no number.
-        curve = [value if math.isfinite(value) else None for value in outcome.error_flow]
-        (folder / "error_flow.json").write_text(json.dumps({"g": curve}), encoding="utf-8")
+        parts = {name: _finite(curve) for name, curve in outcome.part_flow.items()}
+        curves = {"g": _finite(outcome.error_flow), "parts": parts}
+        (folder / "error_flow.json").write_text(json.dumps(curves), encoding="utf-8")
+    if outcome.lyapunov:
+        exponents = {"nats_per_step": _finite(outcome.lyapunov)}
+        (folder / "lyapunov.json").write_text(json.dumps(exponents), encoding="utf-8")
     if entry.weights is not None and Path(entry.weights).exists():
         shutil.copyfile(entry.weights, folder / WEIGHTS)
     if outcome.status is not Status.FAILED:
@@ -62,6 +65,11 @@ def write_artifacts(folder: Path, entry: TrialClosed) -> None:
             (folder / "error_flow.svg").write_text(error_flow_svg(outcome, title), encoding="utf-8")
         if outcome.rungs:
             (folder / "ladder.svg").write_text(ladder_svg(outcome, title), encoding="utf-8")
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    """JSON has no infinity: it becomes null, as does what is no number."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def draw_answer(file: Path, answers: Sequence[ModelAnswer], study: str) -> None:

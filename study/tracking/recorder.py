@@ -167,6 +167,8 @@ class Recorder:
         else:
             best = {f"best/{name}": value for name, value in self._best(entry.key, batch).items()}
             batch.metrics += stamped(final_metrics(outcome) | best, outcome.n_updates, entry.time_ms)
+            if outcome.bound_verdict is not None:
+                batch.tags["longlag.bound"] = outcome.bound_verdict
         with tempfile.TemporaryDirectory() as folder:
             write_artifacts(Path(folder), entry)
             self._at().client.log_artifacts(run_id, folder)

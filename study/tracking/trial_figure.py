@@ -22,23 +22,31 @@ Point = tuple[float, float]
 SOLVED = 0.01
 """Error below which a length is solved."""
 
+PART_COLOURS = COLOURS[2:]
+"""Of the parts of an error flow; the first two are its own and its horizon's."""
+
 _FONT = "font-family: 'DejaVu Sans', sans-serif"
 
 
 def error_flow_svg(outcome: Outcome, title: str) -> str:
-    """The error signal g(k) at k steps before the answer, on a logarithmic scale, with its horizon.
+    """The error signal g(k) at k steps before the answer, on a logarithmic scale, with its horizon and its parts.
 
     Args:
         outcome: of a trial; without error flow the axes stay empty.
         title: above the figure.
     """
-    curve = outcome.error_flow
-    drawable = [value for value in curve if 0 < value < math.inf]
+    curve, parts = outcome.error_flow, outcome.part_flow
+    drawable = [value for one in (curve, *parts.values()) for value in one if 0 < value < math.inf]
     # Whole decades, three at least: a signal that keeps its size looks like one, and few axes serve all trials.
     top = math.ceil(math.log10(max(drawable, default=1.0)) + 0.1)
     bottom = math.floor(math.log10(max(min(drawable, default=1.0), DEEPEST * max(drawable, default=1.0))))
-    frame = _flow_frame(max(len(curve), 1), min(bottom, top - 3), top)
-    marks = [frame.line(part) for part in _unbroken(curve)]
+    frame = _flow_frame(max(len(curve), 1), min(bottom, top - 3), top, tuple(parts))
+    marks = [
+        frame.line(points, colour, width=1)
+        for colour, part in zip(PART_COLOURS, parts.values(), strict=False)
+        for points in _unbroken(part)
+    ]
+    marks += [frame.line(points) for points in _unbroken(curve)]
     notes = [] if drawable else ["none measured"]
     horizon, half_life = (outcome.metrics.get(f"gradient/{name}", math.nan) for name in ("horizon", "half_life"))
     if half_life > 0:
@@ -83,10 +91,11 @@ class _Frame:
             f'{text} y="33" font-size="10">{escape(note)}</text></svg>\n'
         )
 
-    def line(self, points: Sequence[Point], colour: str = COLOURS[0], dashes: str = "none") -> str:
+    def line(self, points: Sequence[Point], colour: str = COLOURS[0], dashes: str = "none", *, width: float = 2) -> str:
         """A line through points of data."""
         path = " ".join(f"{x:.2f},{y:.2f}" for x, y in self.places(points))
-        return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+        look = f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"'
+        return f'<polyline points="{path}" {look}/>'
 
     def dot(self, point: Point, *, filled: bool) -> str:
         """A full or an empty dot."""
@@ -108,12 +117,17 @@ class _Frame:
 
 
 @lru_cache(maxsize=64)
-def _flow_frame(n_steps: int, bottom: int, top: int) -> _Frame:
-    """Axes from 10^bottom to 10^top over ``n_steps`` steps."""
+def _flow_frame(n_steps: int, bottom: int, top: int, parts: tuple[str, ...]) -> _Frame:
+    """Axes from 10^bottom to 10^top over ``n_steps`` steps, and which line is which where there are parts."""
     figure, (axes,) = empty_figure(n_panels=1, dpi=72)
     name_flow_axes(axes)
     axes.set_ylim(10.0**bottom, 10.0**top)
     axes.set_xlim(0, 1.03 * n_steps)
+    if parts:
+        axes.plot([], [], color=COLOURS[0], linewidth=2, label="all gates")
+        for label, colour in zip(parts, PART_COLOURS, strict=False):
+            axes.plot([], [], color=colour, linewidth=1, label=label)
+        axes.legend(loc="lower left", ncols=2, edgecolor="none", framealpha=0.85)
     return _drawn(figure, axes)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from study.outcome import Metric, Outcome, Rung, Status
 from study.plan import StackPlan
 from study.training.ladder import dependency_length, skill, solves_all
+from study.training.lyapunov import spectrum_metrics
 from study.training.probe import Probe
 from study.training.stack import Stack
 
@@ -114,7 +115,11 @@ class Bracket:
                 del leaving[k]
         if not leaving:
             return []
-        outcomes = {k: self._outcome(leaving[k], final[k], diverged[k], probes[k]) for k in sorted(leaving)}
+        gone = sorted(leaving)
+        spectra = dict(zip(gone, self.stack.spectra(gone), strict=True))
+        for k, spectrum in spectra.items():
+            metrics[self.stack.members[k].number] |= spectrum_metrics(spectrum)
+        outcomes = {k: self._outcome(leaving[k], final[k], diverged[k], probes[k], spectra[k]) for k in gone}
         departures = [
             Departure(number=self.stack.members[k].number, outcome=outcome, weights=self.stack.member_weights(k))
             for k, outcome in self._confirmed(outcomes).items()
@@ -141,7 +146,9 @@ class Bracket:
             leaving |= {k: Status.PRUNED for k in losers if k not in leaving}
         return leaving
 
-    def _outcome(self, status: Status, rungs: tuple[Rung, ...], diverged: bool, one: Probe) -> Outcome:
+    def _outcome(
+        self, status: Status, rungs: tuple[Rung, ...], diverged: bool, one: Probe, spectrum: tuple[float, ...]
+    ) -> Outcome:
         return Outcome(
             status=status,
             dependency_length=dependency_length(rungs, self.plan.training.shortest),
@@ -150,7 +157,9 @@ class Bracket:
             n_updates=self.stack.n_updates,
             rungs=rungs,
             error_flow=one.error_flow,
-            metrics=one.metrics,
+            part_flow=one.part_flow,
+            lyapunov=spectrum,
+            metrics=one.metrics | spectrum_metrics(spectrum),
         )
 
     def _confirmed(self, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:

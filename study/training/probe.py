@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.cell import State, Tape, Weights
+from models.cell import Flow, Tape, Weights
 from models.network import Keep, Network
-from study.seeds import stream
+from study.training.bound import bound_columns
+from study.training.lyapunov import lyapunov_exponent
 from tasks import Batch, Task
 
 HORIZON_SHARE = 1e-3
@@ -20,15 +21,16 @@ HORIZON_SHARE = 1e-3
 SATURATION_SHARE = 0.05
 """A unit is saturated where its slope is below this share of its largest slope."""
 
-N_TANGENTS = 8
-"""Sequences whose tangents are followed: each is a mean over all steps already, and they cost as much as the rest."""
+Curve = tuple[float, ...]
+"""g(1), g(2), ..., the error signal at k steps before the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Statistics of one member: g(k) for k = 1, 2, ... steps before the answer, and scalars by name."""
+    """Statistics of one member: its error flow, that of each gate alone and of the carousel, and scalars by name."""
 
-    error_flow: tuple[float, ...]
+    error_flow: Curve
+    part_flow: dict[str, Curve]
     metrics: dict[str, float]
 
 
@@ -57,19 +59,18 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Task, bat
         return task.loss_and_slope(batch, output)[1] * n_sequences
 
     tape, flow = network.flow(weights, batch.inputs, keep=keep, n_read=batch.n_read, slope=slope)
-    curves = {"net": error_flow(flow.net)}
-    if flow.carousel is not None:
-        curves["carousel"] = error_flow(flow.carousel)
+    whole, parts = _curves(network, flow)
     columns = {**_recurrent_columns(network, weights), **_state_columns(network, tape)}
+    columns |= bound_columns(network, weights, columns["recurrent/largest_singular_value"])
     columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
     scalars = {name: column.tolist() for name, column in columns.items()}
     probes = []
-    for k in range(curves["net"].shape[0]):
-        flow_of_member = tuple(curves["net"][k, 1:].tolist())
-        metrics = {name: column[k] for name, column in scalars.items()} | flow_metrics(flow_of_member, "gradient")
-        if "carousel" in curves:
-            metrics |= flow_metrics(tuple(curves["carousel"][k, 1:].tolist()), "gradient/carousel")
-        probes.append(Probe(error_flow=flow_of_member, metrics=metrics))
+    for k, curve in enumerate(whole):
+        metrics = {name: column[k] for name, column in scalars.items()} | flow_metrics(curve, "gradient")
+        for name, curves in parts.items():
+            metrics |= flow_metrics(curves[k], f"gradient/{name}")
+        part_flow = {name: curves[k] for name, curves in parts.items()}
+        probes.append(Probe(error_flow=curve, part_flow=part_flow, metrics=metrics))
     return probes
 
 
@@ -77,15 +78,16 @@ def error_flow(delta: Tensor) -> Tensor:
     """``g(k) = sqrt(mean_b |delta_{T-1-k,b}|^2)`` for k = 0 ... T-1.
 
     Args:
-        delta: error signals ``[K, T, B, F]`` of a loss read at the last step.
+        delta: error signals ``[K, T, B, ..., F]`` of a loss read at the last step.
 
     Returns:
-        ``[K, T]``, the step of the answer (k = 0) first. The sum of squares is taken in float64, where float32's
+        ``[K, T, ...]``, the step of the answer (k = 0) first. The sum of squares is taken in float64, where float32's
         smallest error signals still have a square.
 
     Source: docs/measures.md, "Error flow". Differs: nothing.
     """
-    return delta.double().square().sum(-1).mean(-1).sqrt().flip(1)
+    norm: Tensor = torch.linalg.vector_norm(delta, dim=-1, dtype=torch.float64)
+    return norm.square().mean(2).sqrt().flip(1)
 
 
 def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
@@ -115,39 +117,17 @@ def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
     return {f"{prefix}/decay_rate": rate, f"{prefix}/half_life": half_life, f"{prefix}/horizon": max(above, default=0)}
 
 
-@torch.no_grad()
-def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tape: Tape) -> Tensor:
-    """Mean growth of a random tangent vector along the probe's trajectories, in nats per step.
-
-    ``(1/T) sum_t ln |J_t u_t| / |u_t|`` with ``u_{t+1} = J_t u_t / |J_t u_t|`` and J_t the Jacobian of the whole state
-    (for LSTM the pair h, c; for fast dropout mean and variance), averaged over the first ``N_TANGENTS`` sequences.
-
-    Returns:
-        One number per member, ``[K]``; -inf where the tangent vector dies out.
-
-    Source: Benettin et al. 1980, Meccanica 15:9, the largest exponent. Differs: finite T, no transient is left out.
-    """
-    recurrent, gain = network.recurrent(weights), network.gain(keep)
-    start: State = network.cell.start(tape.states[:, 0, :N_TANGENTS])
-    generator = stream(0, "lyapunov", device=str(start[0].device))
-    tangent: State = tuple(
-        torch.randn(part.shape[1:], generator=generator, device=part.device, dtype=part.dtype).expand_as(part)
-        for part in start
-    )
-    growth = torch.zeros(start[0].shape[:2], dtype=torch.float64, device=start[0].device)
-    length = tape.states.shape[1]
-    tangent, _ = _normalised(tangent)
-    for t in range(length):
-        tangent, norm = _normalised(network.cell.tangent(recurrent, tape, t, tangent, gain))
-        growth += norm.double().log()
-    return growth.mean(1) / length
+def _curves(network: Network, flow: Flow) -> tuple[list[Curve], dict[str, list[Curve]]]:
+    """g(k) from k = 1 on for every member: of all net inputs together, and of the parts by name."""
+    blocks = error_flow(flow.net.view(*flow.net.shape[:-1], network.cell.n_gates, network.n_hidden))
+    parts = {name: blocks[..., gate] for gate, name in enumerate(network.cell.gate_names)}
+    if flow.carousel is not None:
+        parts["carousel"] = error_flow(flow.carousel)
+    return _rows(blocks.norm(dim=-1)), {name: _rows(part) for name, part in parts.items()}
 
 
-def _normalised(tangent: State) -> tuple[State, Tensor]:
-    norm = torch.cat(tangent, dim=-1).norm(dim=-1)
-    # A dead tangent stays zero instead of becoming NaN; its logarithm already says -inf.
-    scale = torch.where(norm > 0, norm, 1)[..., None]
-    return tuple(part / scale for part in tangent), norm
+def _rows(curves: Tensor) -> list[Curve]:
+    return [tuple(curve) for curve in curves[:, 1:].tolist()]
 
 
 def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:

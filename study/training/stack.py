@@ -18,6 +18,7 @@ from study.plan import Member, StackPlan
 from study.seeds import stream
 from study.training.feed import Feed
 from study.training.ladder import climb
+from study.training.lyapunov import lyapunov_spectrum
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from tasks import TASKS, Batch, Task
@@ -112,9 +113,7 @@ class Stack:
         """Climb a ladder (default: the study's) with the members at these indices, on sequences named by a purpose."""
 
         def infer(climbing: Sequence[int], batch: Batch) -> Tensor:
-            chosen = torch.tensor([indices[k] for k in climbing], device=self.flat.device)
-            weights = {name: tensor[chosen] for name, tensor in self.weights.items()}
-            keep = self._keep and Keep(inputs=self._keep.inputs[chosen], recurrent=self._keep.recurrent[chosen])
+            weights, keep = self._chosen([indices[k] for k in climbing])
             return self.network.infer(weights, batch.inputs, keep=keep, n_read=batch.n_read)
 
         return climb(
@@ -131,6 +130,15 @@ class Stack:
         """Gradient statistics of every member on the study's probe batch, at the longest training length."""
         batch = self.feed.evaluation("probe", self.plan.training.longest, PROBE_SEQUENCES, 0)
         return probe(self.network, self.weights, self._keep, self.task, batch)
+
+    def spectra(self, indices: Sequence[int]) -> list[tuple[float, ...]]:
+        """Lyapunov spectra of the members at these indices along the first probe sequence; empty for diverged ones."""
+        batch = self.feed.evaluation("probe", self.plan.training.longest, PROBE_SEQUENCES, 0)
+        weights, keep = self._chosen(indices)
+        one = batch.inputs[:, :1]
+        tape, _ = self.network.flow(weights, one, keep=keep, n_read=batch.n_read, slope=torch.zeros_like)
+        spectra = lyapunov_spectrum(self.network, weights, keep, tape)
+        return [() if bool(spectrum.isnan().any()) else tuple(spectrum.tolist()) for spectrum in spectra]
 
     def diverged(self) -> list[bool]:
         """Whether each member has a non-finite parameter."""
@@ -215,6 +223,12 @@ class Stack:
                 inputs=self.flat.new_tensor([1 - h.p_drop_input for h in every]),
                 recurrent=self.flat.new_tensor([1 - h.p_drop_recurrent for h in every]),
             )
+
+    def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
+        """Parameters and rates of the members at these indices."""
+        index = torch.tensor(indices, device=self.flat.device)
+        weights = {name: tensor[index] for name, tensor in self.weights.items()}
+        return weights, self._keep and Keep(inputs=self._keep.inputs[index], recurrent=self._keep.recurrent[index])
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor]:
         """Losses ``[K]`` and gradients ``[K, P]`` of an update, a group of members after the other."""

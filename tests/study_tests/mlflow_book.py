@@ -32,7 +32,9 @@ OUTCOME = Outcome(
     ),
     confirmed=Rung(length=10, lag=8, n_failed=6, n_sequences=1000),
     error_flow=(1.0, 0.1, 0.0, math.inf),
-    metrics={"gradient/horizon": 2.0},
+    part_flow={"forget": (0.5, math.nan)},
+    lyapunov=(0.25, -math.inf),
+    metrics={"gradient/horizon": 2.0, "gradient/decay_rate": -0.1, "bound/vanishing": 0.0},
 )
 
 

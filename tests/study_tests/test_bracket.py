@@ -90,6 +90,33 @@ def test_outcome_is_measured_on_the_final_number_of_sequences() -> None:
         assert one.outcome.metrics["gradient/decay_rate"] == one.outcome.metrics["gradient/decay_rate"]
 
 
+def test_outcome_has_the_lyapunov_spectrum_of_whoever_leaves_and_reports_its_summary() -> None:
+    bracket, outcomes, reported = Bracket(plan()), {}, {}
+    while not bracket.done:
+        progress = bracket.advance()
+        outcomes |= {one.number: one.outcome for one in progress.departures}
+        for number, metrics in progress.metrics.items():
+            named = {metric.name: metric.value for metric in metrics if metric.name == "lyapunov/sum"}
+            # It costs as much as several updates: nobody else pays it.
+            assert bool(named) is (number in {one.number for one in progress.departures})
+            reported |= {number: named["lyapunov/sum"]} if named else {}
+    for number, outcome in outcomes.items():
+        assert len(outcome.lyapunov) == 5
+        assert list(outcome.lyapunov) == sorted(outcome.lyapunov, reverse=True)
+        assert outcome.metrics["lyapunov/sum"] == pytest.approx(sum(outcome.lyapunov)) == reported[number]
+        assert outcome.metrics["lyapunov/kaplan_yorke"] >= 0
+
+
+@pytest.mark.parametrize(("cell", "n_exponents", "parts"), [("lstm", 10, 5), ("gru", 5, 3), ("elman_logistic", 5, 0)])
+def test_outcome_has_the_spectrum_of_the_whole_state_and_the_flow_of_every_part(
+    cell: str, n_exponents: int, parts: int
+) -> None:
+    _, departed = play(Bracket(replace(plan(1, rungs=(), evaluate_every=5, n_updates=5), cell=cell)))
+    outcome = departed[10].outcome
+    assert len(outcome.lyapunov) == n_exponents
+    assert [len(curve) for curve in outcome.part_flow.values()] == parts * [len(outcome.error_flow)]
+
+
 def test_a_member_that_diverges_leaves_as_complete_with_what_it_measured_and_the_rest_goes_on() -> None:
     base = plan(3, rungs=())
     wild = Hyperparameters(init="identity", init_scale=1e3, learning_rate=1e3, clip_norm=float("inf"))
@@ -101,6 +128,8 @@ def test_a_member_that_diverges_leaves_as_complete_with_what_it_measured_and_the
     assert outcome.dependency_length == 0
     assert outcome.rungs[0].n_failed == 1000
     assert outcome.n_updates == stops[0]
+    assert outcome.lyapunov == ()
+    assert "lyapunov/sum" not in outcome.metrics
     assert [departed[number].outcome.n_updates for number in (11, 12)] == [40, 40]
 
 

@@ -39,10 +39,40 @@ def test_outcome_survives_its_text_with_infinities() -> None:
         n_updates=1000,
         rungs=(Rung(length=30, lag=24, n_failed=3, n_sequences=10_000),),
         error_flow=(1.0, 0.5, 0.0),
+        part_flow={"forget": (0.5, math.inf)},
+        lyapunov=(0.1, -math.inf),
         metrics={"gradient/half_life": math.inf, "gradient/decay_rate": -math.inf},
         reason="",
     )
     assert Outcome.from_json(outcome.to_json()) == outcome
+
+
+@pytest.mark.parametrize(
+    ("vanishing", "decay_rate", "verdict"),
+    [
+        (1.0, -0.1, "the bound predicted vanishing, measured: vanishing"),
+        (1.0, -math.inf, "the bound predicted vanishing, measured: vanishing"),
+        (1.0, 0.1, "the bound predicted vanishing, measured: not vanishing"),
+        (0.0, -0.1, "the bound left it open, measured: vanishing"),
+        (0.0, 0.0, "the bound left it open, measured: not vanishing"),
+        (math.nan, -0.1, None),
+        (None, -0.1, None),
+        (1.0, None, None),
+    ],
+)
+def test_bound_verdict_holds_the_prediction_against_the_measurement(
+    vanishing: float | None, decay_rate: float | None, verdict: str | None
+) -> None:
+    measured = {"bound/vanishing": vanishing, "gradient/decay_rate": decay_rate}
+    outcome = Outcome(
+        status=Status.COMPLETE,
+        dependency_length=0,
+        skill=0.0,
+        diverged=False,
+        n_updates=1,
+        metrics={name: value for name, value in measured.items() if value is not None},
+    )
+    assert outcome.bound_verdict == verdict
 
 
 def test_best_rung_is_the_longest_solved_or_else_the_first() -> None:

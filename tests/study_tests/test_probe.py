@@ -6,47 +6,21 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
-from models import CELLS, FAST_CELLS
 from models.drive import Drive
-from models.network import Dropout, Keep, Network
+from models.lstm import Lstm
+from models.network import Dropout
 from models.unroll import unroll_reference
 from study.seeds import stream
-from study.training.probe import error_flow, flow_metrics, lyapunov_exponent, probe
-from tasks import TASKS, Batch
-
-TASK = TASKS["temporal_order"]()
-LENGTH, N_SEQUENCES, N_HIDDEN = 13, 5, 6
+from study.training.probe import error_flow, flow_metrics, probe
+from study_tests.probe_book import KINDS, LENGTH, N_HIDDEN, N_SEQUENCES, TASK, batch, init, keep_of, network
 
 
-def network(cell: str, dropout: Dropout = Dropout.NONE) -> Network:
-    cells = FAST_CELLS if dropout is Dropout.FAST else CELLS
-    return Network(cell=cells[cell], dropout=dropout, n_in=TASK.n_in, n_hidden=N_HIDDEN, n_out=TASK.n_out)
-
-
-def init(net: Network, n_members: int = 2, scale: float = 1.0) -> dict[str, Tensor]:
-    members = [
-        net.init(stream(3, k), init="gaussian", init_scale=scale, input_scale=1.0, forget_bias=1.0)
-        for k in range(n_members)
-    ]
-    return {name: torch.stack([member[name] for member in members]) for name in net.shapes()}
-
-
-def batch() -> Batch:
-    return TASK.sample(stream(4, "probe"), N_SEQUENCES, LENGTH)
-
-
-def kinds() -> list[tuple[str, Dropout]]:
-    return [(cell, Dropout.NONE) for cell in CELLS] + [(cell, Dropout.FAST) for cell in FAST_CELLS]
-
-
-@pytest.mark.parametrize(("cell", "dropout"), kinds())
+@pytest.mark.parametrize(("cell", "dropout"), KINDS)
 def test_probe_error_flow_equals_autograds(cell: str, dropout: Dropout) -> None:
     net, data = network(cell, dropout), batch()
     weights = init(net)
-    rates = torch.tensor([0.8, 0.6], dtype=torch.float64)
-    keep = Keep(inputs=rates, recurrent=rates) if dropout is Dropout.FAST else None
+    keep = keep_of(net)
     found = probe(net, weights, keep, TASK, data)
     drive, gain = net.drive(weights, data.inputs, keep)
     mean, *variance = drive.dense()
@@ -55,11 +29,16 @@ def test_probe_error_flow_equals_autograds(cell: str, dropout: Dropout) -> None:
     output = hidden @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
     # The loss of one sequence is E; summing over sequences leaves each sequence's own error signals.
     (delta,) = torch.autograd.grad(TASK.loss(data, output).sum() * N_SEQUENCES, mean)
-    expected = delta.square().sum(-1).mean(-1).sqrt().flip(1)
-    for k in range(2):
-        torch.testing.assert_close(
-            torch.tensor(found[k].error_flow, dtype=torch.float64), expected[k, 1:], rtol=1e-10, atol=1e-14
-        )
+    gates = net.cell.gate_names
+    blocks = delta.chunk(net.cell.n_gates, dim=-1)
+    assert len(gates) in {0, len(blocks)}
+    for name, signal in {"": delta, **dict(zip(gates, blocks, strict=False))}.items():
+        expected = signal.square().sum(-1).mean(-1).sqrt().flip(1)
+        for k in range(2):
+            curve = found[k].part_flow[name] if name else found[k].error_flow
+            torch.testing.assert_close(
+                torch.tensor(curve, dtype=torch.float64), expected[k, 1:], rtol=1e-10, atol=1e-14
+            )
 
 
 @pytest.mark.parametrize("cell", ["elman_tanh", "elman_logistic", "elman_rectifier"])
@@ -99,17 +78,6 @@ def test_flow_metrics_of_growing_and_dead_flows() -> None:
     assert (dead["g/decay_rate"], dead["g/half_life"], dead["g/horizon"]) == (-math.inf, 0.0, 0)
 
 
-def test_lyapunov_exponent_is_the_logarithm_of_an_orthogonal_rectifiers_gain() -> None:
-    net = network("elman_rectifier")
-    weights = init(net, n_members=1)
-    # With all units active the Jacobian is 0.9 times the identity, at every step.
-    weights["recurrent"] = 0.9 * torch.eye(N_HIDDEN, dtype=torch.float64).unsqueeze(0)
-    weights["input"] = torch.ones_like(weights["input"])
-    drive, _ = net.drive(weights, batch().inputs, None)
-    found = lyapunov_exponent(net, weights, None, net.cell.forward(net.recurrent(weights), drive, None))
-    assert found.item() == pytest.approx(math.log(0.9), rel=1e-12)
-
-
 def test_probe_reports_saturation_death_and_spectrum() -> None:
     net = network("elman_rectifier")
     weights = init(net)
@@ -136,6 +104,51 @@ def test_probe_of_a_diverged_member_leaves_the_other_alone() -> None:
 
 def test_probe_of_lstm_also_follows_the_carousel() -> None:
     net = network("lstm")
-    metrics = probe(net, init(net), None, TASK, batch())[0].metrics
-    assert metrics["gradient/carousel/decay_rate"] > metrics["gradient/decay_rate"] - 1
-    assert "gradient/carousel/half_life" in metrics
+    one = probe(net, init(net), None, TASK, batch())[0]
+    assert one.metrics["gradient/carousel/decay_rate"] > one.metrics["gradient/decay_rate"] - 1
+    assert "gradient/carousel/half_life" in one.metrics
+    assert list(one.part_flow) == ["input", "forget", "candidate", "output", "carousel"]
+
+
+def test_probe_tells_which_gates_carry_the_error() -> None:
+    net = network("lstm")
+    weights = init(net)
+    forget, output = slice(N_HIDDEN, 2 * N_HIDDEN), slice(3 * N_HIDDEN, 4 * N_HIDDEN)
+    # A gate has no slope where its net input is far from zero.
+    weights["bias"][:, forget], weights["bias"][:, output] = -800.0, 800.0
+    one = probe(net, weights, None, TASK, batch())[0]
+    for gate in ("forget", "output"):
+        assert one.metrics[f"gradient/{gate}/horizon"] == 0
+        assert one.metrics[f"gradient/{gate}/decay_rate"] == -math.inf
+    # What is left is i g, and so the two that make it.
+    assert one.metrics["gradient/input/horizon"] > 0
+    pairs = zip(one.part_flow["input"], one.part_flow["candidate"], strict=True)
+    assert one.error_flow == pytest.approx([math.hypot(i, g) for i, g in pairs], rel=1e-12)
+
+
+def test_gate_names_are_those_of_the_blocks_of_the_net_input() -> None:
+    """A block of the bias moves the activations of the gate that bears its name, and of no other."""
+    cell, forget = Lstm(), 1
+    drive = torch.zeros(1, 1, 1, 4, 2, dtype=torch.float64)
+    drive[..., forget, :] = 3.0
+    tape = cell.forward(
+        {"recurrent": torch.zeros(1, 2, 8, dtype=torch.float64)}, Drive(parts=(drive.flatten(3),)), None
+    )
+    i, f, g, o = tape.gates.mean((0, 1, 2, 4)).tolist()
+    assert dict(zip(cell.gate_names, (i, f, g, o), strict=True)) == pytest.approx(
+        {"input": 0.5, "forget": 1 / (1 + math.exp(-3)), "candidate": 0.0, "output": 0.5}
+    )
+
+
+def test_probe_of_an_identity_rectifier_keeps_its_error_and_forgets_nothing() -> None:
+    net = network("elman_rectifier")
+    weights = init(net, n_members=1)
+    weights["recurrent"] = torch.eye(N_HIDDEN, dtype=torch.float64)[None]
+    weights["input"] = torch.zeros_like(weights["input"])
+    weights["bias"] = torch.ones_like(weights["bias"])
+    metrics = probe(net, weights, None, TASK, batch())[0].metrics
+    # Sums over units may round, though every product is exact.
+    assert metrics["gradient/decay_rate"] == pytest.approx(0, abs=1e-14)
+    assert metrics["gradient/horizon"] == LENGTH - 1
+    assert metrics["lyapunov/max"] == pytest.approx(0, abs=1e-14)
+    assert metrics["bound/decay_rate"] == pytest.approx(0, abs=1e-14)

@@ -28,7 +28,7 @@ def record(
         Rung(length=10, lag=8, n_failed=0 if length else 400, n_sequences=1000),
         Rung(length=20, lag=16, n_failed=300, n_sequences=1000),
     )
-    metrics = {"gradient/decay_rate": -0.1, "gradient/half_life": math.inf}
+    metrics = {"gradient/decay_rate": -0.1, "gradient/half_life": math.inf, "bound/vanishing": 1.0}
     outcome = failed_outcome("Traceback: boom")
     if status is not Status.FAILED:
         outcome = Outcome(
@@ -114,7 +114,8 @@ def test_rows_are_plain_json_without_non_finite_numbers() -> None:
         "solved": True,
         "confirmed": True,
     }
-    assert complete["metrics"] == {"gradient/decay_rate": -0.1, "gradient/half_life": "inf"}
+    assert complete["metrics"] == {"gradient/decay_rate": -0.1, "gradient/half_life": "inf", "bound/vanishing": 1.0}
+    assert complete["bound"] == "the bound predicted vanishing, measured: vanishing"
     assert row(RECORDS[4], "temporal_order", "elman_tanh")["reason"] == "Traceback: boom"
 
 
@@ -141,6 +142,7 @@ def test_csv_has_the_same_columns_whichever_trial_comes_first() -> None:
     assert there[0] == back[0]
     assert sorted(there[1:]) == sorted(back[1:])
     read = list(csv.DictReader(there))
+    assert [line["bound"] for line in read[:1]] == ["the bound predicted vanishing, measured: vanishing"]
     assert [line["number"] for line in read] == ["0", "1", "2", "3", "4", "5", "0"]
     assert (read[0]["error.low"], read[5]["error.low"]) == (str(rows[0]["error"]["interval"][0]), "")  # type: ignore[index, call-overload]
 

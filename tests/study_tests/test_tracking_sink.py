@@ -51,6 +51,7 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
         "longlag.status": "complete",
         "longlag.diverged": "false",
         "longlag.logged_updates": "30",
+        "longlag.bound": "the bound left it open, measured: vanishing",
     }
     assert run.data.params == {"learning_rate": "0.1"}
     low, high = OUTCOME.rungs[1].interval
@@ -77,12 +78,17 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
         "error_flow.json",
         "error_flow.svg",
         "ladder.svg",
+        "lyapunov.json",
         "study.yaml",
         "weights.safetensors",
     }
     assert not weights.exists()
     folder = Path(client.download_artifacts(run.info.run_id, "", str(home)))
-    assert json.loads((folder / "error_flow.json").read_text()) == {"g": [1.0, 0.1, 0.0, None]}
+    assert json.loads((folder / "error_flow.json").read_text()) == {
+        "g": [1.0, 0.1, 0.0, None],
+        "parts": {"forget": [0.5, None]},
+    }
+    assert json.loads((folder / "lyapunov.json").read_text()) == {"nats_per_step": [0.25, None]}
     assert (folder / "study.yaml").read_text() == "name: 0\n"
     assert (folder / "ladder.svg").read_text().rstrip().endswith("</svg>")
 
@@ -135,7 +141,7 @@ def test_sink_finishes_a_pruned_trial_and_fails_a_failed_one(sink: MlflowSink, c
     assert pruned.data.tags["longlag.status"] == "pruned"
     assert pruned.data.tags["longlag.diverged"] == "true"
     assert pruned.data.metrics["diverged"] == 1.0
-    assert artifacts_of(client, pruned) == {"error_flow.json", "error_flow.svg", "ladder.svg"}
+    assert artifacts_of(client, pruned) == {"error_flow.json", "error_flow.svg", "ladder.svg", "lyapunov.json"}
     assert failed.info.status == "FAILED"
     assert failed.data.tags["longlag.status"] == "failed"
     assert failed.data.tags["longlag.reason"] == "RuntimeError: out of memory"

@@ -11,7 +11,7 @@ import pytest
 
 from study.outcome import Rung
 from study.tracking.figure import COLOURS
-from study.tracking.trial_figure import error_flow_svg, ladder_svg
+from study.tracking.trial_figure import PART_COLOURS, error_flow_svg, ladder_svg
 from study_tests.test_tracking_figure import OUTCOME
 
 POINT = 0.02
@@ -81,6 +81,20 @@ def test_error_flow_has_gaps_where_nothing_can_be_drawn() -> None:
     assert "does not decay" in drawing.texts
     # What lies below everything that can be told from rounding does not stretch the axes.
     assert min(drawing.exponents()) >= -13
+
+
+def test_error_flow_shows_the_gates_and_names_them() -> None:
+    names = ("input", "forget", "candidate", "output", "carousel")
+    parts = {name: tuple(g / 2**n for g in OUTCOME.error_flow) for n, name in enumerate(names, start=1)}
+    drawing = Drawing(error_flow_svg(replace(OUTCOME, part_flow=parts), "t"))
+    assert {"all gates", *names} <= set(drawing.texts)
+    (whole,) = drawing.lines(COLOURS[0])
+    low, high = drawing.exponents()[:2]
+    halving = math.log10(2) * (drawing.ticks_y[0] - drawing.ticks_y[1]) / (high - low)
+    for n, colour in enumerate(PART_COLOURS[: len(names)], start=1):
+        (curve,) = drawing.lines(colour)
+        assert curve == [pytest.approx((x, y + n * halving), abs=2 * POINT) for x, y in whole]
+    assert "all gates" not in Drawing(error_flow_svg(OUTCOME, "t")).texts
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e30])
