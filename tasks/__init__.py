@@ -1,16 +1,23 @@
-"""What has to be remembered: long-lag problems.
+"""What has to be remembered: long-lag problems, and real data.
 
-A task is one file and one entry in ``TASKS``.
+A task or a data set is one file and one entry in ``TASKS`` or ``DATASETS``.
 """
 
 from __future__ import annotations
 
 from tasks.adding import Adding
+from tasks.dataset import Dataset
+from tasks.digits import Digits
 from tasks.latch import Latch
-from tasks.task import Batch, Task
+from tasks.piano_roll import PianoRolls
+from tasks.task import Batch, Problem, Task
 from tasks.temporal_order import TemporalOrder
+from tasks.text import Text
 
-__all__ = ["TASKS", "Batch", "Task"]
+__all__ = ["DATASETS", "TASKS", "Batch", "Dataset", "Problem", "Task"]
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (TemporalOrder, Adding, Latch)}
-"""Every task by the name that a study file uses."""
+"""Every task with a lag by the name that a study file uses."""
+
+DATASETS: dict[str, type[Dataset]] = {dataset.name: dataset for dataset in (Digits, PianoRolls, Text)}
+"""Every data set by the name that a study file uses."""
