@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 def class_losses(output: Tensor, targets: Tensor) -> Tensor:
@@ -53,7 +53,8 @@ def note_losses(output: Tensor, targets: Tensor) -> Tensor:
 
     Source: Boulanger-Lewandowski, Bengio & Vincent 2012, the RNN's log-likelihood of a frame. Differs: nothing.
     """
-    losses = (softplus(output) - targets.nan_to_num() * output).sum(-1)
+    # Torch's softplus breaks off at 20; this does not.
+    losses = (-logsigmoid(-output) - targets.nan_to_num() * output).sum(-1)
     return torch.where(targets[..., 0].isnan(), 0, losses)
 
 
