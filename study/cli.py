@@ -162,11 +162,10 @@ def evaluate(
     draw: Annotated[int, typer.Option(min=0, help="Which set of fresh sequences.")] = 0,
 ) -> None:
     """Measure an exported network again, on sequences that nobody has seen."""
-    from study.console import error_text
+    from study.console import rung_line
 
     for rung in _session().evaluate(folder, n_sequences=sequences, draw=draw):
-        solved = "solved" if rung.solved else "unsolved"
-        out.print(f"T = {rung.length:>5}  lag {rung.lag:>5}  {solved:<8}  error {error_text(rung)} %")
+        out.print(rung_line(rung))
 
 
 @app.command()
@@ -203,9 +202,10 @@ def models() -> None:
 def tasks() -> None:
     """The tasks that a study may set."""
     from study.console import listing
-    from tasks import TASKS
+    from tasks import DATASETS, TASKS
 
-    rows = [(name, str(task.shortest_length), task.source) for name, task in TASKS.items()]
+    problems = [*TASKS.values(), *DATASETS.values()]
+    rows = [(task.name, str(task.shortest_length), task.source) for task in problems]
     out.print(listing("tasks", ("task", "shortest length ", "source"), rows))
 
 

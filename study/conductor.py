@@ -71,7 +71,7 @@ class StackReport:
 
 @dataclass(kw_only=True)
 class ModelProgress:
-    """How far the search of one model is; counts of trials, but for the two named otherwise."""
+    """How far the search of one model is: counts of trials, updates made, and the best outcome."""
 
     n_trials: int
     n_complete: int = 0
@@ -79,7 +79,7 @@ class ModelProgress:
     n_failed: int = 0
     n_diverged: int = 0
     n_running: int = 0
-    best_length: int | None = None
+    best: Outcome | None = None
     n_member_updates: int = 0
 
     @property
@@ -94,7 +94,7 @@ class ModelProgress:
         self.n_failed += outcome.status is Status.FAILED
         self.n_diverged += outcome.diverged
         if outcome.status is not Status.FAILED:
-            self.best_length = max(self.best_length or 0, outcome.dependency_length)
+            self.best = min(self.best or outcome, outcome, key=lambda one: one.order)
 
 
 @dataclass(kw_only=True)

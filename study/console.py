@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from study.conductor import ModelProgress
-from study.outcome import Rung
+from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
-from study.report import Answer, Json
+from study.report import Answer, Json, find_rung
 from study.search.catalogue import Header
 from study.session import Watched
 
@@ -64,7 +64,7 @@ def live_table(watched: Watched) -> RenderableType:
             str(model.n_pruned),
             str(model.n_diverged),
             Text(str(model.n_failed), style="red" if model.n_failed else ""),
-            "-" if model.best_length is None else f"{model.best_length} steps",
+            "-" if model.best is None else f"{model.best.dependency_length} steps",
             f"{model.n_member_updates / elapsed:,.0f}",
         )
     lines: list[RenderableType] = [table, Text(f"{duration(elapsed)} gone, {_left(watched, elapsed)}")]
@@ -83,27 +83,21 @@ def progress_line(watched: Watched) -> str:
 
 def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
     """The answer of a study: per model what its best trial learned, how surely, and how its gradient decays."""
-    table = _table(f"How long a dependency was learned? {plan.task.name}, {plan.search.n_trials} trials per model")
+    by_loss = any(answer.rung is not None and answer.rung.loss is not None for answer in found)
+    question = "How long a context is used?" if by_loss else "How long a dependency was learned?"
+    table = _table(f"{question} {plan.task.name}, {plan.search.n_trials} trials per model")
     table.add_column("\nmodel")
-    for heading in (
-        "length\nsteps",
-        "\nT",
-        "error at T in %\n(95 % interval)",
-        "decay\n/step",
-        "half-life\nsteps",
-        "\ntrial",
-    ):
+    for heading in (*_measured(by_loss), "decay\n/step", "half-life\nsteps", "\ntrial"):
         table.add_column(heading, justify="right", no_wrap=True)
     details = []
     for answer in found:
         if answer.record is None:
-            table.add_row(answer.model, "-", "-", "no trial has ended", "-", "-", "-")
+            table.add_row(answer.model, "-", "-", "no trial has ended", *("---" + "--" * by_loss))
             continue
         table.add_row(
             answer.model,
             str(answer.dependency_length),
-            "-" if answer.rung is None else f"{answer.rung.length}{'' if answer.dependency_length else ' unsolved'}",
-            "-" if answer.rung is None else error_text(answer.rung),
+            *_rung_texts(answer.rung, solved=answer.dependency_length > 0, by_loss=by_loss),
             rate_text(answer.decay_rate),
             life_text(answer.half_life),
             str(answer.record.key.number),
@@ -117,21 +111,33 @@ def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
     table = _table("trials")
     for heading in ("\ntrial", "\nstatus"):
         table.add_column(heading)
-    for heading in ("length\nsteps", "\nT", "error at T in %\n(95 % interval)"):
+    rungs = [find_rung(row) for row in rows]
+    by_loss = any(rung is not None and rung.loss is not None for rung in rungs)
+    for heading in _measured(by_loss):
         table.add_column(heading, justify="right", no_wrap=True)
     details = []
-    for row in rows:
-        label = f"{row['study']} {row['model']}/{row['number']}"
-        error, parameters = row.get("error"), row["parameters"]
-        length, shown = "-", "-"
-        if isinstance(error, dict):
-            counts = {name: error[name] for name in ("length", "lag", "n_failed", "n_sequences")}
-            length = f"{error['length']}{'' if error['solved'] else ' unsolved'}"
-            shown = error_text(Rung(**counts))  # type: ignore[arg-type]
-        table.add_row(label, str(row["status"]), str(row.get("dependency_length", "-")), length, shown)
-        if isinstance(parameters, dict):
+    for row, rung in zip(rows, rungs, strict=True):
+        label, length = f"{row['study']} {row['model']}/{row['number']}", row.get("dependency_length", "-")
+        shown = _rung_texts(rung, solved=length != 0, by_loss=by_loss)
+        table.add_row(label, str(row["status"]), str(length), *shown)
+        if isinstance(parameters := row["parameters"], dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
     return Group(table, Text("configurations"), *map(Text, details))
+
+
+def rung_line(rung: Rung) -> str:
+    """A rung on a line."""
+    if rung.loss is None:
+        solved = "solved" if rung.solved else "unsolved"
+        return f"T = {rung.length:>5}  lag {rung.lag:>5}  {solved:<8}  error {error_text(rung)} %"
+    nats, bits = loss_texts(rung.loss)
+    return f"context {rung.length:>5}  loss {nats} nats, {bits} bits  error {error_text(rung)} %"
+
+
+def loss_texts(loss: Loss) -> tuple[str, str]:
+    """A loss with its interval, in nats; and in bits."""
+    low, high = loss.interval
+    return f"{loss.mean:.3f} ({low:.3f} to {high:.3f})", f"{loss.bits:.3f}"
 
 
 def error_text(rung: Rung) -> str:
@@ -195,8 +201,23 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
+def _measured(by_loss: bool) -> list[str]:
+    """Headings of what a trial has learned, and of its rung."""
+    loss = ["loss at T in nats\n(95 % interval)", "\nin bits"] if by_loss else []
+    return ["length\nsteps", "\nT", *loss, "error at T in %\n(95 % interval)"]
+
+
+def _rung_texts(rung: Rung | None, *, solved: bool, by_loss: bool) -> list[str]:
+    """What stands below the headings of a rung."""
+    if rung is None:
+        return ["-"] * (4 if by_loss else 2)
+    place = f"{rung.length}{'' if solved or rung.loss else ' unsolved'}"
+    loss = loss_texts(rung.loss) if rung.loss else ("-", "-")
+    return [place, *(loss if by_loss else ()), error_text(rung)]
+
+
 def _brief(model: ModelProgress) -> str:
-    best = "" if model.best_length is None else f" best {model.best_length}"
+    best = "" if model.best is None else f" best {model.best.dependency_length}"
     return f"{model.n_settled}/{model.n_trials}{best}"
 
 

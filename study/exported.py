@@ -53,11 +53,17 @@ def write_export(folder: Path, spec: Spec, described: Mapping[str, Json], fetch:
 
 
 def read_export(folder: Path) -> tuple[StudyPlan, Mapping[str, Tensor]]:
-    """What ``evaluate`` takes; raises UserError if the folder is none that ``write_export`` made."""
+    """What ``evaluate`` takes.
+
+    Raises:
+        UserError: the folder is none that ``write_export`` made, or the data that the task rests on is not there.
+    """
     file = folder / STUDY_FILE
     if not file.is_file():
         raise UserError(f"an exported trial is needed, but there is no {file}")
-    return parse_spec(read_text(file), source=str(file)).plan("cpu"), _load_weights(folder / WEIGHTS)
+    spec = parse_spec(read_text(file), source=str(file))
+    spec.task.check_data()
+    return spec.plan("cpu"), _load_weights(folder / WEIGHTS)
 
 
 def _load_weights(path: Path) -> Mapping[str, Tensor]:

@@ -7,6 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
+
+Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution, which bounds a 95 % interval."""
+
+ENOUGH = 1.01
+"""A context is enough where the held-out loss is at most so many times the loss at full context."""
 
 
 class Status(StrEnum):
@@ -47,13 +54,36 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Mean negative log-likelihood of held-out answers with its standard error, both in nats per answer."""
+
+    mean: float
+    standard_error: float
+
+    @property
+    def bits(self) -> float:
+        """The mean in bits per answer; for text, bits per character."""
+        return self.mean / math.log(2)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Normal 95 % interval of the mean, in nats."""
+        return self.mean - Z * self.standard_error, self.mean + Z * self.standard_error
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rung:
-    """Result of one evaluation at one sequence length."""
+    """Result of one evaluation at one sequence length.
+
+    For a data set the length is the context, the largest number of steps of its history that each answer is asked with,
+    so is the lag, and every answer is a sequence of its own; ``loss`` is theirs. A task with a lag has no ``loss``.
+    """
 
     length: int
     lag: int
     n_failed: int
     n_sequences: int
+    loss: Loss | None = None
 
     @property
     def error(self) -> float:
@@ -74,7 +104,7 @@ class Rung:
 def wilson_interval(n_failed: int, n_sequences: int) -> tuple[float, float]:
     """Wilson 95 % score interval of a proportion.
 
-    ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` with z = 1.959964, the normal 97.5 % quantile.
+    ``(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` with z = 1.959964, ``Z``.
 
     Args:
         n_failed: number of failures, 0 <= n_failed <= n_sequences.
@@ -85,11 +115,10 @@ def wilson_interval(n_failed: int, n_sequences: int) -> tuple[float, float]:
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209. Differs: nothing.
     """
-    z = 1.959963984540054
     p = n_failed / n_sequences
-    centre = p + z * z / (2 * n_sequences)
-    half = z * math.sqrt(p * (1 - p) / n_sequences + z * z / (4 * n_sequences**2))
-    scale = 1 + z * z / n_sequences
+    centre = p + Z * Z / (2 * n_sequences)
+    half = Z * math.sqrt(p * (1 - p) / n_sequences + Z * Z / (4 * n_sequences**2))
+    scale = 1 + Z * Z / n_sequences
     # At p = 0 and p = 1 the bound is p itself, which rounding would miss.
     return max(0.0, min(p, (centre - half) / scale)), min(1.0, max(p, (centre + half) / scale))
 
@@ -101,6 +130,8 @@ class Outcome:
     ``rungs`` are the evaluations of the final ladder in increasing length, up to and including the first unsolved one.
     ``confirmed`` is ``best_rung`` measured once more, on sequences that nothing was chosen by: the best of many trials
     is luckier on those that made it the best. Only a trial that can be the best of its model has it, see ``Bracket``.
+    On a data set ``rungs`` are all contexts, from 0, the best constant answer; ``confirmed`` is the last of them on the
+    test part, and ``dependency_length`` is the effective context length.
     ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer, ``part_flow`` that of each gate alone and of the
     carousel; ``lyapunov`` are the Lyapunov exponents, the largest first, in nats per step; ``metrics`` holds the last
     value of every metric.
@@ -121,9 +152,14 @@ class Outcome:
     reason: str = ""
 
     @property
+    def by_loss(self) -> bool:
+        """Whether the trial was measured by its loss on a data set."""
+        return any(rung.loss is not None for rung in self.rungs)
+
+    @property
     def value(self) -> float:
-        """The objective: dependency length plus partial credit for the first unsolved rung, in steps."""
-        return self.dependency_length + self.skill
+        """The objective: dependency length plus partial credit, in steps; for a data set the credit alone."""
+        return self.skill if self.by_loss else self.dependency_length + self.skill
 
     @property
     def order(self) -> tuple[float, bool]:
@@ -132,7 +168,9 @@ class Outcome:
 
     @property
     def best_rung(self) -> Rung | None:
-        """The longest solved rung, or else the first unsolved one; None where nothing was evaluated."""
+        """The longest solved rung, or else the first unsolved one; for a data set the last; None if there is none."""
+        if self.by_loss:
+            return self.rungs[-1]
         solved = [rung for rung in self.rungs if rung.solved]
         return solved[-1] if solved else (self.rungs[0] if self.rungs else None)
 
@@ -155,11 +193,16 @@ class Outcome:
         """The outcome that ``to_json`` wrote."""
         raw = json.loads(text)
         raw["status"] = Status(raw["status"])
-        raw["rungs"] = tuple(Rung(**rung) for rung in raw["rungs"])
-        raw["confirmed"] = raw["confirmed"] and Rung(**raw["confirmed"])
+        raw["rungs"] = tuple(map(_rung, raw["rungs"]))
+        raw["confirmed"] = raw["confirmed"] and _rung(raw["confirmed"])
         raw["error_flow"], raw["lyapunov"] = tuple(raw["error_flow"]), tuple(raw["lyapunov"])
         raw["part_flow"] = {name: tuple(curve) for name, curve in raw["part_flow"].items()}
         return cls(**raw)
+
+
+def _rung(raw: Mapping[str, Any]) -> Rung:
+    loss = raw.get("loss")
+    return Rung(**{**raw, "loss": loss and Loss(**loss)})
 
 
 def failed_outcome(reason: str) -> Outcome:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.outcome import Rung
+from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.query import best_by_model
 from study.record import TrialRecord
@@ -16,6 +16,7 @@ from study.record import TrialRecord
 _FIXED = (
     *("study", "task", "model", "cell", "number", "run_id", "status", "seed", "value", "dependency_length", "skill"),
     *(f"error.{name}" for name in ("length", "lag", "n_failed", "n_sequences", "error", "low", "high")),
+    *(f"error.loss.{name}" for name in ("mean", "standard_error", "low", "high", "bits")),
     *("error.solved", "error.confirmed"),
     *("bound", "diverged", "n_updates", "reason"),
 )
@@ -28,8 +29,8 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 class Answer:
     """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
 
-    ``rung`` is the longest solved one, or the first unsolved one where none is, as the confirming sequences have it:
-    those on which the trial became the best would flatter it;
+    ``rung`` is the longest solved one, or the first unsolved one where none is, or the full context of a data set, as
+    the confirming sequences have it: those on which the trial became the best would flatter it;
     ``decay_rate`` is in nats per step, ``half_life`` in steps.
     """
 
@@ -87,8 +88,8 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "n_updates": outcome.n_updates,
         "error": None
         if rung is None
-        else _error(rung) | {"solved": outcome.dependency_length > 0, "confirmed": outcome.confirmed is not None},
-        "ladder": [_error(one) for one in outcome.rungs],
+        else _error(rung, solved=outcome.dependency_length > 0) | {"confirmed": outcome.confirmed is not None},
+        "ladder": [_error(one, solved=one.solved) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,
     }
@@ -119,16 +120,38 @@ def csv_text(rows: Sequence[Mapping[str, Json]]) -> str:
     return text.getvalue()
 
 
-def _error(rung: Rung) -> dict[str, Json]:
+def find_rung(described: Mapping[str, Json]) -> Rung | None:
+    """The rung that ``row`` shows of a trial, if any."""
+    error = described.get("error")
+    if not isinstance(error, dict):
+        return None
+    counts = {name: error[name] for name in ("length", "lag", "n_failed", "n_sequences")}
+    loss = error.get("loss")
+    known = {name: float(loss[name]) for name in ("mean", "standard_error")} if isinstance(loss, dict) else None  # type: ignore[arg-type]
+    return Rung(**counts, loss=known and Loss(**known))  # type: ignore[arg-type]
+
+
+def _error(rung: Rung, *, solved: bool) -> dict[str, Json]:
+    """A rung as data; one of a data set is not solved or unsolved, but has a loss."""
     low, high = rung.interval
-    return {
+    verdict: dict[str, Json] = {"solved": solved} if rung.loss is None else {"loss": _loss(rung.loss)}
+    return verdict | {
         "length": rung.length,
         "lag": rung.lag,
         "n_failed": rung.n_failed,
         "n_sequences": rung.n_sequences,
         "error": rung.error,
         "interval": [low, high],
-        "solved": rung.solved,
+    }
+
+
+def _loss(loss: Loss) -> dict[str, Json]:
+    low, high = map(_plain, loss.interval)
+    return {
+        "mean": _plain(loss.mean),
+        "standard_error": _plain(loss.standard_error),
+        "interval": [low, high],
+        "bits": _plain(loss.bits),
     }
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from study.errors import must, unknown_name
+from study.errors import UserError, must, unknown_name
 from study.plan import Parameter
-from tasks import TASKS, Task
+from tasks import DATASETS, TASKS, Problem
 
 MAX_LENGTH = 100_000
 """Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
@@ -46,16 +46,26 @@ class TaskSpec(Section):
         """Everything but the name."""
         return dict(self.model_extra or {})
 
-    def build(self) -> Task:
-        """The task itself; raises ValueError with a sentence if there is none such."""
-        if self.name not in TASKS:
-            raise ValueError(unknown_name("task", self.name, TASKS))
+    def build(self) -> Problem:
+        """The task itself, without its data; raises ValueError with a sentence if there is none such."""
+        problems: dict[str, type[Problem]] = {**TASKS, **DATASETS}
+        if self.name not in problems:
+            raise ValueError(unknown_name("task", self.name, problems))
         try:
-            return TASKS[self.name](**self.parameters)
+            return problems[self.name](**self.parameters)
         except TypeError:
             raise ValueError(
-                f"task {self.name} must get parameters that it has, but got {', '.join(self.parameters)}"
+                f"task {self.name} must get the parameters that it has, and all that have no default, "
+                f"but got {', '.join(self.parameters) or 'none'}"
             ) from None
+
+    def check_data(self) -> None:
+        """Read the data that the task rests on; raises UserError if it cannot be had."""
+        if self.name in DATASETS:
+            try:
+                DATASETS[self.name](**self.parameters).load()
+            except ValueError as error:
+                raise UserError(str(error)) from None
 
 
 class RangeSpec(Section):

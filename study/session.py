@@ -26,7 +26,7 @@ from study.settings import Settings, prepare_home
 from study.spec import Spec
 from study.study_file import dump_spec, parse_spec
 from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri, unsent
-from tasks import TASKS
+from tasks import DATASETS, TASKS
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -100,6 +100,7 @@ class Session:
                 raise UserError(
                     f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}"
                 )
+        spec.task.check_data()
         check_tracking(self.tracking_uri)
         # Ray takes seconds to import and to start.
         from study.execution.cluster import connect
@@ -191,7 +192,7 @@ class Session:
         """
         chosen = self.studies() if name is None else [self.study(name)]
         models = {one.name for _, plan, _ in chosen for one in plan.models}
-        for kind, asked, known in (("task", task, TASKS), ("model", model, models)):
+        for kind, asked, known in (("task", task, {*TASKS, *DATASETS}), ("model", model, models)):
             if asked is not None and known and asked not in known:
                 raise UserError(unknown_name(kind, asked, sorted(known)))
         chosen = [entry for entry in chosen if task is None or entry[1].task.name == task]

@@ -36,6 +36,7 @@ from study.section import (
     TrainingSpec,
     Width,
 )
+from tasks import Problem
 
 STACK_SIZE: dict[Device, int] = {"cpu": 8, "cuda": 256}
 """Members trained together where the study file leaves it to the machine."""
@@ -80,12 +81,7 @@ class Spec(Section):
             "ladder must increase",
             f"got {self.ladder}",
         )
-        least = min(shortest, self.ladder[0])
-        must(
-            least >= task.shortest_length,
-            f"lengths of task {self.task.name} must be {task.shortest_length} or more",
-            f"got {least}",
-        )
+        self._check_lengths(task)
         must(
             self.ladder[-1] >= shortest,
             f"ladder must reach the shortest training length {shortest}",
@@ -107,6 +103,17 @@ class Spec(Section):
                 raise ValueError(f"models.{name}.cell: {unknown_name('cell', model.cell, CELLS)}")
             self._check_space(name, model)
         return self
+
+    def _check_lengths(self, task: Problem) -> None:
+        shortest, longest = self._lengths()
+        for what, least, given in (
+            ("lengths", task.shortest_length, shortest),
+            ("lengths of the ladder", task.shortest_rung, self.ladder[0]),
+        ):
+            must(given >= least, f"{what} of task {self.task.name} must be {least} or more", f"got {given}")
+        most = task.longest_length or max(longest, self.ladder[-1])
+        for what, given in (("lengths", longest), ("lengths of the ladder", self.ladder[-1])):
+            must(given <= most, f"{what} of task {self.task.name} must be {most} or less", f"got {given}")
 
     def _check_space(self, name: str, model: ModelSpec) -> None:
         for where, space in (("space", self.space), (f"models.{name}.space", model.space)):

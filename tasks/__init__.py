@@ -1,12 +1,14 @@
-"""What has to be remembered: long-lag problems.
+"""What has to be remembered: long-lag problems, and real data.
 
-A task is one file and one entry in ``TASKS``.
+A task or a data set is one file and one entry in ``TASKS`` or ``DATASETS``.
 """
 
 from __future__ import annotations
 
 from tasks.adding import Adding
 from tasks.copy_delimiter import CopyDelimiter
+from tasks.dataset import Dataset
+from tasks.digits import Digits
 from tasks.embedded_reber import EmbeddedReber
 from tasks.indicator import Indicator
 from tasks.latch import Latch
@@ -14,13 +16,15 @@ from tasks.long_lag import LongLag
 from tasks.memorisation import Memorisation
 from tasks.multiplication import Multiplication
 from tasks.parity import Parity
+from tasks.piano_roll import PianoRolls
 from tasks.random_permutation import RandomPermutation
-from tasks.task import Batch, Task
+from tasks.task import Batch, Problem, Task
 from tasks.temporal_order import TemporalOrder
+from tasks.text import Text
 from tasks.two_sequence import TwoSequence
 from tasks.very_long_lag import VeryLongLag
 
-__all__ = ["TASKS", "Batch", "Task"]
+__all__ = ["DATASETS", "TASKS", "Batch", "Dataset", "Problem", "Task"]
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -40,4 +44,7 @@ TASKS: dict[str, type[Task]] = {
         CopyDelimiter,
     )
 }
-"""Every task by the name that a study file uses."""
+"""Every task with a lag by the name that a study file uses."""
+
+DATASETS: dict[str, type[Dataset]] = {dataset.name: dataset for dataset in (Digits, PianoRolls, Text)}
+"""Every data set by the name that a study file uses."""

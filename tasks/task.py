@@ -1,4 +1,4 @@
-"""What every task is: a way to draw sequences, a loss, and a rule for failing a sequence."""
+"""What every problem is: a way to draw sequences, and a loss; and what a task with a lag has besides."""
 
 from __future__ import annotations
 
@@ -29,42 +29,36 @@ class Batch:
         return self.targets.shape[-3 if self.targets.is_floating_point() else -2]
 
 
-class Task(ABC):
-    """A problem in which something seen early decides an answer that is read at the last R steps.
+class Problem(ABC):
+    """Sequences to be learned from, and a loss of what a network answers at their last R steps.
 
     Outputs of a network are ``[K, R, B, n_out]``; targets without a member axis are shared by all members. ``symbolic``
-    says whether inputs travel as codes, ``shortest_length`` is the least T that the variant can draw (on the class,
-    that of the default variant), and ``noisy`` says that the inputs up to an answer do not tell it for certain. A
-    constructor takes nothing but the keyword parameters of the variant, each of them a ``Literal`` where its values
-    are a closed set, so that the variants can be listed from the signature.
+    says whether inputs travel as codes; ``shortest_length`` and ``longest_length`` are the least and the largest T of a
+    sequence that the variant can be trained on (on the class, those of the default variant), None where there is no
+    largest, and ``shortest_rung`` is the least length at which a network can be measured. A constructor takes nothing
+    but the keyword parameters of the variant, each of them a ``Literal`` where its values are a closed set, so that the
+    variants can be listed from the signature.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     shortest_length: int
+    longest_length: ClassVar[int | None] = None
     symbolic: ClassVar[bool]
-    noisy: bool = False
     n_in: int
     n_out: int
 
+    @property
+    @abstractmethod
+    def shortest_rung(self) -> int:
+        """Least length that a ladder may name."""
+
     @abstractmethod
     def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
-        """Draw ``n_sequences`` sequences of ``length`` steps on the generator's device.
+        """Draw ``n_sequences`` sequences of ``length`` steps to train on, on the generator's device.
 
         The batch is a function of the generator's state and the arguments alone. Raises ValueError if ``length`` is
         below ``shortest_length``.
-        """
-
-    @abstractmethod
-    def min_lag(self, length: int) -> int:
-        """Guaranteed lag at this length, in time steps: how long every sequence makes a network remember.
-
-        ``min over sequences and answers of r - s``: r is the step at which the answer is read, T - 1 where there is
-        one answer; s is the last step for which the inputs at s, s+1, ... still determine that answer. Whoever hears
-        only what comes after s cannot answer, so something has to be held for r - s steps. Steps count from 0, so that
-        an answer read at the step of the input itself has lag 0. Where the answer is told more than once, if only with
-        some probability of being right, the last telling counts. Where easy answers are asked for beside those that
-        need memory, as in the prediction of every next symbol, the answers that need it count; the task says which.
         """
 
     @abstractmethod
@@ -78,6 +72,39 @@ class Task(ABC):
             loss = self.loss(batch, leaf)
             (slope,) = torch.autograd.grad(loss.sum(), leaf)
         return loss.detach(), slope
+
+    def _require(self, length: int) -> None:
+        """Raise ValueError for a length that sequences cannot have."""
+        require_at_least("length", length, self.shortest_length)
+        if self.longest_length is not None and length > self.longest_length:
+            raise ValueError(f"length <= {self.longest_length} must hold, but got length={length}")
+
+
+class Task(Problem):
+    """A problem in which something seen early decides an answer that is read at the last R steps.
+
+    Sequences are drawn without end, of any length from ``shortest_length`` on. ``noisy`` says that the inputs up to an
+    answer do not tell it for certain.
+    """
+
+    noisy: bool = False
+
+    @property
+    def shortest_rung(self) -> int:
+        """That of training."""
+        return self.shortest_length
+
+    @abstractmethod
+    def min_lag(self, length: int) -> int:
+        """Guaranteed lag at this length, in time steps: how long every sequence makes a network remember.
+
+        ``min over sequences and answers of r - s``: r is the step at which the answer is read, T - 1 where there is
+        one answer; s is the last step for which the inputs at s, s+1, ... still determine that answer. Whoever hears
+        only what comes after s cannot answer, so something has to be held for r - s steps. Steps count from 0, so that
+        an answer read at the step of the input itself has lag 0. Where the answer is told more than once, if only with
+        some probability of being right, the last telling counts. Where easy answers are asked for beside those that
+        need memory, as in the prediction of every next symbol, the answers that need it count; the task says which.
+        """
 
     @abstractmethod
     def failed(self, batch: Batch, output: Tensor) -> Tensor:
@@ -101,10 +128,6 @@ class Task(ABC):
     def oracle_error(self) -> float:
         """Expected share of sequences that the oracle fails: 0, unless noise hides the answer from it as well."""
         return 0.0
-
-    def _require(self, length: int) -> None:
-        """Raise ValueError for a length below the shortest."""
-        require_at_least("length", length, self.shortest_length)
 
 
 def require_one_of(parameter: str, value: object, known: Collection[object]) -> None:

@@ -17,7 +17,7 @@ ROOMS = ("tasks", "models", "study")
 MAX_LINES = 300
 
 MAY_IMPORT = {
-    "tasks/*": {"tasks", "torch"},
+    "tasks/*": {"tasks", "torch", "sklearn"},
     "models/*": {"models", "torch", "llvmlite", "numba", "numpy", "triton"},
     "study/training/*": {
         "study.training",
@@ -45,6 +45,7 @@ VENDORS = {
     "pydantic": ("study/spec.py", "study/section.py", "study/study_file.py"),
     "ray": ("study/execution/*",),
     "rich": ("study/cli*.py", "study/console.py"),
+    "sklearn": ("tasks/digits.py",),
     "sqlalchemy": ("study/search/*",),
     "triton": ("models/kernels/gpu/*",),
     "typer": ("study/cli*.py",),
@@ -200,6 +201,7 @@ PLANTED = {
         ("study/search/space.py", "import ray"),
         ("study/session.py", "from ray import tune"),
         ("models/gru.py", "from numba import njit"),
+        ("tasks/copy.py", "from sklearn.datasets import load_digits"),
         ("study/report.py", "from matplotlib.figure import Figure"),
         ("study/execution/run.py", "if True:\n    import mlflow.entities"),
         ("study/plan.py", "from pydantic import BaseModel"),

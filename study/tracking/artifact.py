@@ -25,7 +25,8 @@ def stamped(values: Mapping[str, float], update: int, time_ms: int) -> list[Metr
 def final_metrics(outcome: Outcome) -> dict[str, float]:
     """What is known only at the end: the objective, and the error at each length with its Wilson 95 % interval.
 
-    ``error/confirmed`` is the error at the longest solved length on sequences that nothing was chosen by.
+    On a data set also the loss at each context with its interval, in nats, and in bits. ``confirmed`` stands for the
+    longest solved length, or the full context, on sequences that nothing was chosen by.
     """
     values = {
         "dependency_length": float(outcome.dependency_length),
@@ -40,6 +41,10 @@ def final_metrics(outcome: Outcome) -> dict[str, float]:
     for name, rung in rungs.items():
         low, high = rung.interval
         values |= {f"error/{name}": rung.error, f"error/{name}/low": low, f"error/{name}/high": high}
+        if rung.loss is not None:
+            low, high = rung.loss.interval
+            values |= {f"loss/{name}": rung.loss.mean, f"loss/{name}/low": low, f"loss/{name}/high": high}
+            values[f"bits/{name}"] = rung.loss.bits
     return values
 
 
@@ -58,12 +63,14 @@ def write_artifacts(folder: Path, entry: TrialClosed) -> None:
     if entry.weights is not None and Path(entry.weights).exists():
         shutil.copyfile(entry.weights, folder / WEIGHTS)
     if outcome.status is not Status.FAILED:
-        from study.tracking.trial_figure import error_flow_svg, ladder_svg
+        from study.tracking.trial_figure import contexts_svg, error_flow_svg, ladder_svg
 
         title = str(entry.key)
         if outcome.error_flow:
             (folder / "error_flow.svg").write_text(error_flow_svg(outcome, title), encoding="utf-8")
-        if outcome.rungs:
+        if outcome.by_loss:
+            (folder / "contexts.svg").write_text(contexts_svg(outcome, title), encoding="utf-8")
+        elif outcome.rungs:
             (folder / "ladder.svg").write_text(ladder_svg(outcome, title), encoding="utf-8")
 
 

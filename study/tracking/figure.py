@@ -53,7 +53,8 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     left.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     left.grid(visible=False, axis="y")
     left.tick_params(axis="y", length=0)
-    left.set_xlabel("dependency length learned (time steps)\nbar: best trial, dots: all trials")
+    learned = "effective context length" if answers[0].best.by_loss else "dependency length learned"
+    left.set_xlabel(f"{learned} (time steps)\nbar: best trial, dots: all trials")
     name_flow_axes(right)
     _limit_flow_axes(right, [answer.best for answer in answers])
     if right.get_legend_handles_labels()[0]:

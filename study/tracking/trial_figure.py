@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from study.outcome import Outcome
+from study.outcome import ENOUGH, Outcome
 from study.tracking.figure import COLOURS, DEEPEST, INK, empty_figure, name_flow_axes
 
 Point = tuple[float, float]
@@ -71,6 +71,31 @@ def ladder_svg(outcome: Outcome, title: str) -> str:
         low, high = rung.interval
         marks += [frame.bar(rung.length, low, high), frame.dot((rung.length, rung.error), filled=rung.solved)]
     return frame.filled(f"Ladder of {title}", f"dependency learned: {steps}", marks)
+
+
+def contexts_svg(outcome: Outcome, title: str) -> str:
+    """The loss at each context with its 95 % interval, and the line below which a context is as good as the full one.
+
+    Args:
+        outcome: of a trial on a data set; context 0 is the best constant answer. An infinite loss is not drawn.
+        title: above the figure.
+    """
+    losses = {rung.length: rung.loss for rung in outcome.rungs if rung.loss is not None}
+    highest = max((loss.mean for loss in losses.values() if loss.mean < math.inf), default=1.0)
+    # One, two or five times a power of ten: few axes serve all trials.
+    decade = 10.0 ** math.floor(math.log10(highest))
+    top = next(step * decade for step in (1, 2, 5, 10) if 1.05 * highest <= step * decade or step == 10)
+    frame = _context_frame(tuple(losses), top)
+    enough = ENOUGH * losses[max(losses)].mean
+    marks = []
+    if enough < math.inf:
+        marks.append(frame.line([(0, enough), (max(losses), enough)], COLOURS[2], "6 4"))
+    for context, loss in losses.items():
+        if loss.mean < math.inf:
+            low, high = loss.interval
+            marks += [frame.bar(context, low, high), frame.dot((context, loss.mean), filled=loss.mean <= enough)]
+    note = f"effective context: {outcome.dependency_length} steps; dashed: 1.01 times the loss at full context"
+    return frame.filled(f"Contexts of {title}", note, marks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +165,7 @@ def _ladder_frame(lengths: tuple[int, ...]) -> _Frame:
     for face, label in ((COLOURS[0], "solved: error below 1 %"), ("white", "not solved")):
         axes.plot([], [], "o", color=COLOURS[0], markerfacecolor=face, markersize=7, label=label)
     axes.set_xscale("log")
-    shown = lengths[:: -(-len(lengths) // 10)]
-    axes.set_xticks(shown, [str(length) for length in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
+    _tick_lengths(axes, lengths)
     axes.set_xlim(lengths[0] / 1.25, lengths[-1] * 1.25)
     # Linear below the line, so that an error of nothing has its place, logarithmic above it.
     axes.set_yscale("symlog", linthresh=SOLVED, linscale=0.6)
@@ -152,6 +175,30 @@ def _ladder_frame(lengths: tuple[int, ...]) -> _Frame:
     axes.set_ylabel("failed sequences, with 95 % interval")
     axes.legend(loc="upper left", edgecolor="none", framealpha=0.85)
     return _drawn(figure, axes)
+
+
+@lru_cache(maxsize=16)
+def _context_frame(contexts: tuple[int, ...], top: float) -> _Frame:
+    """Axes for losses up to ``top`` at these contexts."""
+    figure, (axes,) = empty_figure(n_panels=1, dpi=72)
+    for face, label in ((COLOURS[0], "at most 1 % above full context"), ("white", "more")):
+        axes.plot([], [], "o", color=COLOURS[0], markerfacecolor=face, markersize=7, label=label)
+    # Linear below one step, so that no context at all has its place.
+    axes.set_xscale("symlog", linthresh=1)
+    _tick_lengths(axes, contexts)
+    axes.set_xlim(-0.25, contexts[-1] * 1.25)
+    axes.set_ylim(0, top)
+    axes.set_xlabel("context (time steps); 0 is the best constant answer")
+    axes.set_ylabel("held-out loss (nats), with 95 % interval")
+    axes.legend(loc="lower left", edgecolor="none", framealpha=0.85)
+    return _drawn(figure, axes)
+
+
+def _tick_lengths(axes: Axes, lengths: tuple[int, ...]) -> None:
+    """Name ten of the lengths at most."""
+    shown = lengths[:: -(-len(lengths) // 10)]
+    axes.set_xticks(shown, [str(length) for length in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _drawn(figure: Figure, axes: Axes) -> _Frame:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from study.outcome import Metric, Outcome, Rung, Status
 from study.plan import StackPlan
-from study.training.ladder import dependency_length, skill, solves_all
 from study.training.lyapunov import spectrum_metrics
 from study.training.probe import Probe
 from study.training.stack import Stack
@@ -119,7 +118,17 @@ class Bracket:
         spectra = dict(zip(gone, self.stack.spectra(gone), strict=True))
         for k, spectrum in spectra.items():
             metrics[self.stack.members[k].number] |= spectrum_metrics(spectrum)
-        outcomes = {k: self._outcome(leaving[k], final[k], diverged[k], probes[k], spectra[k]) for k in gone}
+        outcomes = {
+            k: replace(
+                self._outcome(leaving[k], final[k]),
+                diverged=diverged[k],
+                error_flow=probes[k].error_flow,
+                part_flow=probes[k].part_flow,
+                lyapunov=spectra[k],
+                metrics=probes[k].metrics | spectrum_metrics(spectra[k]),
+            )
+            for k in gone
+        }
         departures = [
             Departure(number=self.stack.members[k].number, outcome=outcome, weights=self.stack.member_weights(k))
             for k, outcome in self._confirmed(outcomes).items()
@@ -132,12 +141,15 @@ class Bracket:
         training, at = self.plan.training, self.stack.n_updates
         alive = list(range(len(self.stack.members)))
         results = self.stack.evaluate(f"interim/{at}", training.n_interim, alive)
-        values = [self._value(rungs) for rungs in results]
+        values = []
         for k, rungs in enumerate(results):
+            interim = self._outcome(Status.RUNNING, rungs)
+            values.append(interim.value)
             row = metrics[self.stack.members[k].number]
-            row["interim/dependency_length"] = dependency_length(rungs, training.shortest)
-            row["interim/objective"] = values[k]
+            row["interim/dependency_length"] = interim.dependency_length
+            row["interim/objective"] = interim.value
             row |= {f"interim/error/{rung.length}": rung.error for rung in rungs}
+            row |= {f"interim/loss/{rung.length}": rung.loss.mean for rung in rungs if rung.loss is not None}
         leaving = {k: Status.COMPLETE for k in alive if self._solves_all(results[k])}
         if at in training.rungs:
             # Sorting is stable: of equals the earlier number stays.
@@ -146,20 +158,15 @@ class Bracket:
             leaving |= {k: Status.PRUNED for k in losers if k not in leaving}
         return leaving
 
-    def _outcome(
-        self, status: Status, rungs: tuple[Rung, ...], diverged: bool, one: Probe, spectrum: tuple[float, ...]
-    ) -> Outcome:
+    def _outcome(self, status: Status, rungs: tuple[Rung, ...]) -> Outcome:
+        score = self.stack.yardstick.score(rungs)
         return Outcome(
             status=status,
-            dependency_length=dependency_length(rungs, self.plan.training.shortest),
-            skill=skill(rungs, self.plan.training.shortest, self.stack.task.chance_error()),
-            diverged=diverged,
+            dependency_length=score.dependency_length,
+            skill=score.skill,
+            diverged=False,
             n_updates=self.stack.n_updates,
             rungs=rungs,
-            error_flow=one.error_flow,
-            part_flow=one.part_flow,
-            lyapunov=spectrum,
-            metrics=one.metrics | spectrum_metrics(spectrum),
         )
 
     def _confirmed(self, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
@@ -169,12 +176,8 @@ class Bracket:
         if chosen is None:
             return dict(outcomes)
         purpose = f"confirmed/{self.stack.n_updates}"
-        ((again,),) = self.stack.evaluate(purpose, self.plan.training.n_final, [best], (chosen.length,))
+        ((*_, again),) = self.stack.evaluate(purpose, self.plan.training.n_final, [best], (chosen.length,))
         return {**outcomes, best: replace(outcomes[best], confirmed=again)}
 
-    def _value(self, rungs: Sequence[Rung]) -> float:
-        shortest = self.plan.training.shortest
-        return dependency_length(rungs, shortest) + skill(rungs, shortest, self.stack.task.chance_error())
-
     def _solves_all(self, rungs: Sequence[Rung]) -> bool:
-        return solves_all(rungs, self.plan.training.ladder, self.plan.training.shortest)
+        return self.stack.yardstick.score(rungs).complete

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.network import Dropout, Network, Noise
 from study.plan import Member, TrainingPlan
 from study.seeds import derive, stream
-from tasks import Batch, Task
+from tasks import Batch, Problem
 
 
 class Feed:
@@ -20,7 +20,7 @@ class Feed:
     draw their own have streams of their own, so that they are independent replicates.
     """
 
-    def __init__(self, task: Task, network: Network, training: TrainingPlan, seed: int, device: str) -> None:
+    def __init__(self, task: Problem, network: Network, training: TrainingPlan, seed: int, device: str) -> None:
         self._task = task
         self._network = network
         self._training = training
@@ -56,11 +56,6 @@ class Feed:
             return batch, noise
         part = Batch(inputs=batch.inputs[members], targets=batch.targets[members])
         return part, noise and Noise(inputs=noise.inputs[members], recurrent=noise.recurrent[members])
-
-    def evaluation(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:
-        """Fresh sequences that no update sees; ``purpose`` and ``part`` name independent draws."""
-        generator = stream(self._seed, "evaluation", purpose, length, part, device=self._device)
-        return self._task.sample(generator, n_sequences, length)
 
     def _batch(self, seed: int, update: int, length: int) -> Batch:
         generator = stream(seed, "batch", update, device=self._device)

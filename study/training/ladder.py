@@ -5,19 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from study.outcome import Rung
+from study.plan import TrainingPlan
+from study.seeds import stream
+from study.training.yardstick import CHUNK, Infer, Score, Yardstick
 from tasks import Batch, Task
-
-CHUNK = 250
-"""Sequences evaluated at once: a stack's states then stay in cache."""
 
 Draw = Callable[[int, int, int], Batch]
 """Fresh sequences: (length, number of sequences, part) -> batch."""
 
-Infer = Callable[[Sequence[int], Batch], Tensor]
-"""Outputs of some members: (indices, batch) -> ``[len(indices), R, B, n_out]``."""
+
+class Ladder(Yardstick):
+    """Measures a task with a lag: sequences that were never drawn before, of increasing lengths."""
+
+    def __init__(self, task: Task, training: TrainingPlan, seed: int, device: str) -> None:
+        self.problem = self._task = task
+        self._training, self._seed, self._device = training, seed, device
+
+    def measure(
+        self, infer: Infer, n_members: int, *, purpose: str, ladder: Sequence[int], n_sequences: int
+    ) -> list[tuple[Rung, ...]]:
+        """See ``climb``."""
+        return climb(
+            infer,
+            n_members,
+            self._task,
+            ladder=ladder,
+            shortest=self._training.shortest,
+            n_sequences=n_sequences,
+            draw=lambda length, n, part: self._draw(purpose, length, n, part),
+        )
+
+    def score(self, rungs: Sequence[Rung]) -> Score:
+        """Dependency length learned, and credit for the first unsolved rung; complete where all are solved."""
+        shortest = self._training.shortest
+        return Score(
+            dependency_length=dependency_length(rungs, shortest),
+            skill=skill(rungs, shortest, self._task.chance_error()),
+            complete=solves_all(rungs, self._training.ladder, shortest),
+        )
+
+    def probe_batch(self, n_sequences: int) -> Batch:
+        """Fresh sequences."""
+        return self._draw("probe", self._training.longest, n_sequences, 0)
+
+    def _draw(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:
+        """Fresh sequences that no update sees; ``purpose`` and ``part`` name independent draws."""
+        generator = stream(self._seed, "evaluation", purpose, length, part, device=self._device)
+        return self._task.sample(generator, n_sequences, length)
 
 
 def climb(

@@ -13,7 +13,7 @@ from models.cell import Flow, Tape, Weights
 from models.network import Keep, Network
 from study.training.bound import bound_columns
 from study.training.lyapunov import lyapunov_exponent
-from tasks import Batch, Task
+from tasks import Batch, Problem
 
 HORIZON_SHARE = 1e-3
 """The horizon is the largest k at which the error flow is still this share of g(1)."""
@@ -34,7 +34,7 @@ class Probe:
     metrics: dict[str, float]
 
 
-def probe(network: Network, weights: Weights, keep: Keep | None, task: Task, batch: Batch) -> list[Probe]:
+def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, batch: Batch) -> list[Probe]:
     """Measure every member on a batch it is not trained on.
 
     ``delta_t = dE/da_t`` with E the loss of one sequence; ``g(k)`` is the root mean square over the batch of the 2-norm

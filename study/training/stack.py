@@ -17,11 +17,11 @@ from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
 from study.training.feed import Feed
-from study.training.ladder import climb
 from study.training.lyapunov import lyapunov_spectrum
+from study.training.measure import yardstick
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
-from tasks import TASKS, Batch, Task
+from tasks import Batch
 
 PROBE_SEQUENCES = 32
 """Size of the probe batch; a standard error of the mean of about a sixth of the spread over sequences."""
@@ -64,7 +64,8 @@ class Stack:
         self.plan = plan
         self.members = tuple(plan.members if members is None else members)
         self.n_updates = 0
-        self.task: Task = TASKS[plan.task.name](**plan.task.parameters)
+        self.yardstick = yardstick(plan)
+        self.task = self.yardstick.problem
         dropout = Dropout(plan.dropout)
         self.network = Network(
             cell=fuse((FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell]),
@@ -116,24 +117,17 @@ class Stack:
             weights, keep = self._chosen([indices[k] for k in climbing])
             return self.network.infer(weights, batch.inputs, keep=keep, n_read=batch.n_read)
 
-        return climb(
-            infer,
-            len(indices),
-            self.task,
-            ladder=ladder or self.plan.training.ladder,
-            shortest=self.plan.training.shortest,
-            n_sequences=n_sequences,
-            draw=lambda length, n, part: self.feed.evaluation(purpose, length, n, part),
-        )
+        ladder = ladder or self.plan.training.ladder
+        return self.yardstick.measure(infer, len(indices), purpose=purpose, ladder=ladder, n_sequences=n_sequences)
 
     def probe(self) -> list[Probe]:
         """Gradient statistics of every member on the study's probe batch, at the longest training length."""
-        batch = self.feed.evaluation("probe", self.plan.training.longest, PROBE_SEQUENCES, 0)
+        batch = self.yardstick.probe_batch(PROBE_SEQUENCES)
         return probe(self.network, self.weights, self._keep, self.task, batch)
 
     def spectra(self, indices: Sequence[int]) -> list[tuple[float, ...]]:
         """Lyapunov spectra of the members at these indices along the first probe sequence; empty for diverged ones."""
-        batch = self.feed.evaluation("probe", self.plan.training.longest, PROBE_SEQUENCES, 0)
+        batch = self.yardstick.probe_batch(PROBE_SEQUENCES)
         weights, keep = self._chosen(indices)
         one = batch.inputs[:, :1]
         tape, _ = self.network.flow(weights, one, keep=keep, n_read=batch.n_read, slope=torch.zeros_like)

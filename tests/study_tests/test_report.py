@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from study.console import answer_table, rows_table
+from study.console import answer_table, rows_table, rung_line
 from study.errors import UserError
-from study.outcome import Outcome, Rung, Status, TrialKey, failed_outcome
+from study.outcome import Loss, Outcome, Rung, Status, TrialKey, failed_outcome
 from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
-from study.report import answers, csv_text, flat, row
+from study.report import answers, csv_text, find_rung, flat, row
 from study.study_file import load_spec
 
 MODELS = ["tanh_elman", "lstm"]
@@ -145,6 +145,65 @@ def test_csv_has_the_same_columns_whichever_trial_comes_first() -> None:
     assert [line["bound"] for line in read[:1]] == ["the bound predicted vanishing, measured: vanishing"]
     assert [line["number"] for line in read] == ["0", "1", "2", "3", "4", "5", "0"]
     assert (read[0]["error.low"], read[5]["error.low"]) == (str(rows[0]["error"]["interval"][0]), "")  # type: ignore[index, call-overload]
+
+
+def on_data(number: int, full: float) -> TrialRecord:
+    """A trial whose losses at contexts 0 and 8 are ln 8 and ``full``."""
+    lag_trial = record("lstm", number)
+    rungs = tuple(
+        Rung(length=at, lag=at, n_failed=30, n_sequences=100, loss=Loss(mean=loss, standard_error=0.01))
+        for at, loss in ((0, math.log(8)), (8, full))
+    )
+    assert lag_trial.outcome is not None
+    skill = max(0.0, 1 - full / math.log(8))
+    outcome = replace(lag_trial.outcome, dependency_length=8, skill=skill, rungs=rungs, confirmed=rungs[-1])
+    return replace(lag_trial, outcome=outcome)
+
+
+def test_trials_on_data_are_ranked_and_shown_by_their_loss() -> None:
+    records = [on_data(0, math.log(4)), on_data(1, math.log(2)), on_data(2, math.inf)]
+    assert [one.key.number for one in best(records)] == [1, 0, 2]
+    described = row(records[1], "text", "lstm")
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert described["value"] == pytest.approx(2 / 3)
+    error = described["error"]
+    assert isinstance(error, dict)
+    assert error["loss"] == {
+        "mean": pytest.approx(math.log(2)),
+        "standard_error": 0.01,
+        "interval": pytest.approx([math.log(2) - 0.0196, math.log(2) + 0.0196], abs=1e-5),
+        "bits": pytest.approx(1),
+    }
+    assert "solved" not in error
+    diverged = row(records[2], "text", "lstm")
+    assert json.loads(json.dumps(diverged, allow_nan=False)) == diverged
+    line = next(csv.DictReader(csv_text([described]).splitlines()))
+    assert float(line["error.loss.bits"]) == pytest.approx(1)
+    assert float(line["error.loss.high"]) > float(line["error.loss.mean"]) > float(line["error.loss.low"])
+
+
+def test_find_rung_is_the_rung_that_the_row_was_made_of() -> None:
+    for one in (RECORDS[0], on_data(0, 1.5), on_data(1, math.inf)):
+        assert one.outcome is not None
+        assert find_rung(row(one, "text", "lstm")) == one.outcome.confirmed
+    assert find_rung(row(RECORDS[5], "text", "lstm")) is None
+
+
+def test_tables_show_nats_and_bits_only_where_there_is_data() -> None:
+    plan = load_spec("demo").plan("cpu")
+    data = on_data(0, math.log(2))
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(answer_table(plan, answers(plan, [data])))
+        console.print(rows_table([row(one, "text", "lstm") for one in (data, RECORDS[0])]))
+    shown = captured.get().splitlines()
+    assert "How long a context is used?" in shown[0]
+    lines = [" ".join(line.split()) for line in shown]
+    assert [line for line in lines if line.startswith("lstm 8 8 0.693 (0.674 to 0.713) 1.000 30.00 (21.89 to 39.58)")]
+    assert [line for line in lines if line.startswith("demo tanh_elman/0 complete 8 10 - - 0.20")]
+    assert rung_line(data.outcome.rungs[1]) == (  # type: ignore[union-attr]
+        "context     8  loss 0.693 (0.674 to 0.713) nats, 1.000 bits  error 30.00 (21.89 to 39.58) %"
+    )
 
 
 def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study.outcome import Outcome, Rung, Status
+from study.outcome import Loss, Outcome, Rung, Status
 from study.tracking.entry import ModelAnswer
 from study.tracking.figure import COLOURS, answer_figure
 
@@ -60,6 +60,12 @@ def test_answer_figure_shows_best_and_all_trials_of_each_model() -> None:
     assert _labels(right) == ["tanh", "lstm"]
     assert [tuple(line.get_ydata()) for line in right.lines] == [answer.best.error_flow for answer in answers]
     assert right.get_yscale() == "log"
+
+
+def test_answer_figure_of_a_data_set_shows_contexts() -> None:
+    losses = tuple(replace(rung, loss=Loss(mean=1.0, standard_error=0.1)) for rung in OUTCOME.rungs)
+    figure = answer_figure([ModelAnswer(model="lstm", lengths=(16,), best=replace(OUTCOME, rungs=losses))], "demo")
+    assert figure.axes[0].get_xlabel().startswith("effective context length (time steps)")
 
 
 def test_answer_figure_tells_many_models_apart() -> None:

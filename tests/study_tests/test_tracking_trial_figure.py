@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from study.outcome import Rung
+from study.outcome import Loss, Outcome, Rung, TrialKey
+from study.tracking.artifact import final_metrics, write_artifacts
+from study.tracking.entry import TrialClosed
 from study.tracking.figure import COLOURS
-from study.tracking.trial_figure import PART_COLOURS, error_flow_svg, ladder_svg
+from study.tracking.trial_figure import PART_COLOURS, contexts_svg, error_flow_svg, ladder_svg
 from study_tests.test_tracking_figure import OUTCOME
 
 POINT = 0.02
@@ -142,6 +145,51 @@ def test_a_ladder_labels_at_most_ten_lengths() -> None:
     drawing = Drawing(ladder_svg(replace(OUTCOME, rungs=rungs), "t"))
     assert len([text for text in drawing.texts if text.isdecimal() and text != "0"]) <= 10
     assert len(drawing.dots()) == 35
+
+
+def on_data(losses: dict[int, float]) -> Outcome:
+    rungs = tuple(
+        Rung(length=at, lag=at, n_failed=1, n_sequences=9, loss=Loss(mean=mean, standard_error=0.05))
+        for at, mean in losses.items()
+    )
+    return replace(OUTCOME, dependency_length=4, rungs=rungs)
+
+
+def test_contexts_are_drawn_where_their_axes_say() -> None:
+    losses = {0: 1.8, 1: 1.2, 4: 1.005, 10: 1.0}
+    drawing = Drawing(contexts_svg(on_data(losses), "demo/lstm/3"))
+    assert {"Contexts of demo/lstm/3", "0", "1", "4", "10"} <= set(drawing.texts)
+    assert any(text.startswith("effective context: 4 steps") for text in drawing.texts)
+    assert [filled for _, _, filled in drawing.dots()] == [False, False, True, True]
+    # The axes end at 2, the next of 1, 2, 5, 10, ... above the highest loss.
+    bottom, top = drawing.ticks_y[0], drawing.ticks_y[-1]
+    for place, loss, (x, y, _), (at, low, high) in zip(
+        drawing.ticks_x, losses.values(), drawing.dots(), drawing.bars(), strict=True
+    ):
+        assert x == at == pytest.approx(place, abs=POINT)
+        heights = [bottom + (top - bottom) * value / 2 for value in (loss, loss - 0.098, loss + 0.098)]
+        assert (y, low, high) == pytest.approx(heights, abs=POINT)
+    ((first, last),) = drawing.lines(COLOURS[2])
+    assert first[1] == last[1] == pytest.approx(bottom + (top - bottom) * 1.01 / 2, abs=POINT)
+
+
+def test_contexts_of_a_network_that_diverged_show_the_constant_answer_alone() -> None:
+    drawing = Drawing(contexts_svg(on_data({0: 1.8, 1: math.inf, 4: math.inf}), "t"))
+    assert len(drawing.dots()) == 1
+    assert drawing.lines(COLOURS[2]) == []
+
+
+def test_a_trial_on_data_leaves_its_losses_as_metrics_and_as_a_figure(tmp_path: Path) -> None:
+    outcome = on_data({0: 1.8, 4: math.log(2)})
+    outcome = replace(outcome, confirmed=outcome.rungs[-1])
+    values = final_metrics(outcome)
+    assert values["loss/0"] == 1.8
+    assert (values["loss/4"], values["bits/4"]) == pytest.approx((math.log(2), 1))
+    assert values["loss/confirmed/low"] < values["loss/confirmed"] < values["loss/confirmed/high"]
+    assert values["objective"] == outcome.skill
+    key = TrialKey(study="s", model="m", number=1)
+    write_artifacts(tmp_path, TrialClosed(time_ms=0, key=key, outcome=outcome, weights=None))
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"contexts.svg", "error_flow.svg"}
 
 
 def test_trials_with_the_same_axes_do_not_share_their_curves() -> None:
