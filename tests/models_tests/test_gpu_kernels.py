@@ -64,6 +64,19 @@ def test_gpu_passes_are_the_plain_cells(cell: Cell, fast: bool, sizes: tuple[int
 
 @every_cell
 @pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+def test_gpu_gradients_are_the_plain_cells_when_symbols_select_the_drive(cell: Cell, fast: bool, own: bool) -> None:
+    weights, drive, mask, cotangent = moved(draw(cell, fast, (2, 5, 3, 10), scale=0.7, masked=True, seed=3))
+    codes = torch.randint(4, (2, 5, 3) if own else (5, 3), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    table = Drive(parts=tuple(part[:, :4, 0].contiguous() for part in drive.parts), codes=codes)
+    found = [one.gradients(weights, one.forward(weights, table, mask), mask, cotangent) for one in (fuse(cell), cell)]
+    # Single precision; what is compared are sums of a few dozen terms of order one.
+    torch.testing.assert_close(found[0].drive, found[1].drive, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0].weights, found[1].weights, rtol=1e-5, atol=1e-5)
+
+
+@every_cell
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("scale", [30.0, 1e30, math.nan, math.inf])
 def test_gpu_passes_are_finite_where_the_plain_cells_are(cell: Cell, fast: bool, scale: float) -> None:
     drawn = moved(draw(cell, fast, (2, 6, 3, 10), scale=scale, masked=True, seed=1))
