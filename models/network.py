@@ -27,6 +27,11 @@ class Dropout(StrEnum):
 Slope = Callable[[Tensor], Tensor]
 """Maps outputs ``[K, R, B, n_out]`` to the gradient of a loss with respect to them."""
 
+Penalty = Callable[[Tape, Flow, Tensor, Tensor | None], Tensor]
+"""Maps tape, error flow, the cotangent of the states that are read and the mask to what is added to the gradient by the
+recurrent matrix.
+"""
+
 INFERENCE_ITEMS = 2**23
 """Net inputs of all members, steps and sequences that are computed together: 32 MiB in single precision."""
 
@@ -143,15 +148,29 @@ class Network:
 
     @torch.no_grad()
     def gradients(
-        self, weights: Weights, inputs: Tensor, *, keep: Keep | None, noise: Noise | None, n_read: int, slope: Slope
+        self,
+        weights: Weights,
+        inputs: Tensor,
+        *,
+        keep: Keep | None,
+        noise: Noise | None,
+        n_read: int,
+        slope: Slope,
+        penalty: Penalty | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        The arguments are those of ``output``, and how the loss depends on the outputs.
+        The arguments are those of ``output``, how the loss depends on the outputs, and what recurrent weights pay for
+        the error flow.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
         tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
-        gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
+        gradients: Gradients
+        if penalty is None:
+            gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
+        else:
+            gradients = flow = self.cell.backward(self.recurrent(weights), tape, mask, cotangent)
+            flow.weights["recurrent"].add_(penalty(tape, flow, cotangent, mask))
         read = tape.states[:, -n_read:].flatten(1, 2)
         return {
             **self._input_gradients(weights, inputs, keep, noise, gradients),
