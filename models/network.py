@@ -156,15 +156,18 @@ class Network:
         noise: Noise | None,
         n_read: int,
         slope: Slope,
+        l1_states: Tensor | None = None,
         penalty: Penalty | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        The arguments are those of ``output``, how the loss depends on the outputs, and what recurrent weights pay for
-        the error flow.
+        The arguments are those of ``output``; how the loss depends on the outputs; per member, ``[K]``, the factor of
+        ``mean_b sum_t |h_t|_1``, which is added to the loss; and what recurrent weights pay for the error flow.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
         tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
+        if l1_states is not None:
+            cotangent = _with_l1(cotangent, tape.states, l1_states)
         gradients: Gradients
         if penalty is None:
             gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
@@ -253,6 +256,13 @@ class Network:
 
 def _time_axis(inputs: Tensor) -> int:
     return inputs.ndim - (2 if is_code(inputs) else 3)
+
+
+def _with_l1(cotangent: Tensor, states: Tensor, weight: Tensor) -> Tensor:
+    """The cotangent of all states ``[K, T, B, H]`` where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
+    every = states.sign().mul_(weight[:, None, None, None] / states.shape[2])
+    every[:, -cotangent.shape[1] :] += cotangent
+    return every
 
 
 def _mask(uniform: Tensor, p_keep: Tensor) -> Tensor:

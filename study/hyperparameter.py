@@ -192,6 +192,13 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         open_high=True,
         applies=_dropped,
     ),
+    "l1_states": Hyperparameter(
+        meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "
+        "part of the loss (sparser gradients of Bengio et al. 2012)",
+        default=0.0,
+        low=0,
+        high=1e3,
+    ),
     "omega_weight": Hyperparameter(
         meaning="factor of the vanishing-gradient regulariser Omega of Pascanu et al. 2013, their alpha",
         default=0.0,

@@ -214,6 +214,9 @@ class Stack:
         self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
         self._regularised = any(h.omega_weight > 0 for h in every)
+        # Where nobody pays, errors start at the states that are read.
+        sparse = any(h.l1_states > 0 for h in every)
+        self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(
@@ -251,6 +254,7 @@ class Stack:
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,
+                l1_states=None if self._l1_states is None else self._l1_states[group],
                 penalty=self._penalty(group, omegas),
             )
             for name, place in self._splits.items():
