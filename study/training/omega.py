@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.cell import Cell, Flow, Tape
+from models.network import Penalty
 from study.plan import Hyperparameters
 
 OMEGA_FORMS: dict[str, str] = {
@@ -92,6 +93,19 @@ def omega_of_states(matrix: Tensor, delta: Tensor, cotangent: Tensor, mask: Tens
     n_counted = counted.sum((1, 2)).clamp(min=1)
     push = torch.where(counted, 4 * excess / before, 0) / n_counted[:, None, None]
     return excess.square().sum((1, 2)) / n_counted, _by_matrix(passed.mul_(push.unsqueeze(-1)), delta, mask)
+
+
+def omega_penalty(members: Sequence[Hyperparameters], cell: Cell, matrix: Tensor, values: Tensor) -> Penalty | None:
+    """What members with these recurrent matrices pay, which writes Omega into ``values`` ``[K]``; None if none does."""
+    if not any(one.omega_weight > 0 for one in members):
+        return None
+
+    def penalty(tape: Tape, flow: Flow, cotangent: Tensor, mask: Tensor | None) -> Tensor:
+        value, gradient = regularise(members, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=mask)
+        values.copy_(value)
+        return gradient
+
+    return penalty
 
 
 def regularise(

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
-from models.cell import Flow, Tape
 from models.fused import fuse
 from models.kernels.cpu.rule import CLIP_NORM
-from models.network import Dropout, Keep, Network, Penalty
+from models.network import Dropout, Keep, Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
 from study.training.feed import Feed
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
-from study.training.omega import regularise
+from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from tasks import Batch
@@ -38,8 +37,8 @@ tape's parts. More would be slower, because it leaves the caches, and could be m
 class Interval:
     """Training statistics of one member over the updates of one call of ``train``.
 
-    ``loss`` is the mean training loss; ``metrics`` holds gradient norms, update ratios and, where it is paid for, Omega
-    of the last update, and the clipped and non-finite share of all.
+    ``loss`` is the mean training loss; ``metrics`` holds gradient norms, update ratios and Omega (NaN where nothing
+    is paid for it) of the last update, and the clipped and non-finite share of all.
     """
 
     loss: float
@@ -95,7 +94,7 @@ class Stack:
             n_nonfinite += ~norm.isfinite()
             loss_sum += loss
             if before is not None:
-                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm} | omega
+                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm, "omega": omega}
             self.n_updates += 1
             if before is not None:
                 moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
@@ -213,7 +212,6 @@ class Stack:
         every = [member.hyperparameters for member in self.members]
         self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
-        self._regularised = any(h.omega_weight > 0 for h in every)
         # Where nobody pays, errors start at the states that are read.
         sparse = any(h.l1_states > 0 for h in every)
         self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
@@ -230,12 +228,13 @@ class Stack:
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
         return weights, self._keep and Keep(inputs=self._keep.inputs[index], recurrent=self._keep.recurrent[index])
 
-    def _loss_and_gradient(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Losses ``[K]``, gradients ``[K, P]`` and Omega, of an update, a group of members after the other."""
+    def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
         batch, noise = self.feed.draw(self.n_updates, self.members)
         gradient = torch.empty_like(self.flat)
-        losses: list[Tensor] = []
-        omegas: list[Tensor] = []
+        omega = gradient.new_full((len(self.members),), torch.nan)
+        every = [member.hyperparameters for member in self.members]
+        losses = []
         n_together = self._group_size(batch)
         for first in range(0, len(self.members), n_together):
             group = slice(first, first + n_together)
@@ -255,27 +254,11 @@ class Stack:
                 n_read=batch.n_read,
                 slope=slope,
                 l1_states=None if self._l1_states is None else self._l1_states[group],
-                penalty=self._penalty(group, omegas),
+                penalty=omega_penalty(every[group], self.network.cell, weights["recurrent"], omega[group]),
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
-        return torch.cat(losses), gradient, {"omega": torch.cat(omegas)} if omegas else {}
-
-    def _penalty(self, group: slice, values: list[Tensor]) -> Penalty | None:
-        """What a group pays for its error flow, which adds its Omega to ``values``; None where no member pays."""
-        if not self._regularised:
-            return None
-        members = [member.hyperparameters for member in self.members[group]]
-
-        def penalty(tape: Tape, flow: Flow, cotangent: Tensor, mask: Tensor | None) -> Tensor:
-            matrix = self.weights["recurrent"][group]
-            value, gradient = regularise(
-                members, self.network.cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=mask
-            )
-            values.append(value)
-            return gradient
-
-        return penalty
+        return torch.cat(losses), gradient, omega
 
     def _group_size(self, batch: Batch) -> int:
         if self.flat.is_cuda:
