@@ -48,13 +48,13 @@ def omega_of_net_inputs(
     """
     arriving, slope, mask = delta[:, 1:], slope[:, :-1], None if mask is None else mask[:, 1:]
     # At a state that is not read, all of the error has come this way.
-    passed = delta[:, :-1]
+    passed, norm = delta[:, :-1], torch.linalg.vector_norm(delta, dim=-1)
+    before, after = norm[:, 1:], norm[:, :-1].clone()
     if n_read > 1:
-        passed = passed.clone()
-        ends = slice(1 - n_read, None)
+        passed, ends = passed.clone(), slice(1 - n_read, None)
         through = _through(matrix, arriving[:, ends], None if mask is None else mask[:, ends])
-        torch.mul(through, slope[:, ends], out=passed[:, ends])
-    before, after = torch.linalg.vector_norm(arriving, dim=-1), torch.linalg.vector_norm(passed, dim=-1)
+        passed[:, ends] = through.mul_(slope[:, ends])
+        after[:, ends] = torch.linalg.vector_norm(through, dim=-1)
     counted = before.square() >= LEAST_SQUARE
     excess = torch.where(counted, after / before - 1, 0)
     n_sequences = delta.shape[2]
@@ -141,23 +141,19 @@ def regularise(
     weights = matrix.new_tensor([one.omega_weight for one in members])[:, None, None]
     for form in OMEGA_FORMS:
         paying = [k for k, one in enumerate(members) if one.omega_weight > 0 and one.omega_form == form]
-        for at in _together(paying, matrix):
-            delta, mask_at = flow.net[at], None if mask is None else mask[at]
-            if form == "pascanu2013_code":
-                value, gradient = omega_of_states(matrix[at], delta, cotangent[at], mask_at)
-            else:
-                # Of the one block that there is.
-                slope = cell.relative_slope(tape.gates[at]).squeeze(-2).mul_(cell.slope_max)
-                value, gradient = omega_of_net_inputs(matrix[at], delta, slope, cotangent.shape[1], mask_at)
-            values[at], gradients[at] = value, weights[at] * gradient
+        if not paying:
+            continue
+        # A slice is a view, where a selection is a copy.
+        at = slice(None) if len(paying) == len(members) else torch.tensor(paying, device=matrix.device)
+        delta, mask_at = flow.net[at], None if mask is None else mask[at]
+        if form == "pascanu2013_code":
+            value, gradient = omega_of_states(matrix[at], delta, cotangent[at], mask_at)
+        else:
+            # Of the one block that there is.
+            slope = cell.relative_slope(tape.gates[at]).squeeze(-2).mul_(cell.slope_max)
+            value, gradient = omega_of_net_inputs(matrix[at], delta, slope, cotangent.shape[1], mask_at)
+        values[at], gradients[at] = value, weights[at] * gradient
     return values, gradients
-
-
-def _together(paying: Sequence[int], like: Tensor) -> list[slice] | list[Tensor]:
-    """Members by what selects them: all at once on a GPU, and one by one where only one fits into the caches."""
-    if like.is_cuda:
-        return [torch.tensor(paying, device=like.device)] if paying else []
-    return [slice(k, k + 1) for k in paying]
 
 
 def _through(matrix: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:
