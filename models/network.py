@@ -27,6 +27,11 @@ class Dropout(StrEnum):
 Slope = Callable[[Tensor], Tensor]
 """Maps outputs ``[K, R, B, n_out]`` to the gradient of a loss with respect to them."""
 
+Penalty = Callable[[Tape, Flow, Tensor, Tensor | None], Tensor]
+"""Maps tape, error flow, the cotangent of the states that are read and the mask to what is added to the gradient by the
+recurrent matrix.
+"""
+
 INFERENCE_ITEMS = 2**23
 """Net inputs of all members, steps and sequences that are computed together: 32 MiB in single precision."""
 
@@ -143,15 +148,32 @@ class Network:
 
     @torch.no_grad()
     def gradients(
-        self, weights: Weights, inputs: Tensor, *, keep: Keep | None, noise: Noise | None, n_read: int, slope: Slope
+        self,
+        weights: Weights,
+        inputs: Tensor,
+        *,
+        keep: Keep | None,
+        noise: Noise | None,
+        n_read: int,
+        slope: Slope,
+        l1_states: Tensor | None = None,
+        penalty: Penalty | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        The arguments are those of ``output``, and how the loss depends on the outputs.
+        The arguments are those of ``output``; how the loss depends on the outputs; per member, ``[K]``, the factor of
+        ``mean_b sum_t |h_t|_1``, which is added to the loss; and what recurrent weights pay for the error flow.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
         tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
-        gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
+        if l1_states is not None:
+            cotangent = _with_l1(cotangent, tape.states, l1_states)
+        gradients: Gradients
+        if penalty is None:
+            gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
+        else:
+            gradients = flow = self.cell.backward(self.recurrent(weights), tape, mask, cotangent)
+            flow.weights["recurrent"].add_(penalty(tape, flow, cotangent, mask))
         read = tape.states[:, -n_read:].flatten(1, 2)
         return {
             **self._input_gradients(weights, inputs, keep, noise, gradients),
@@ -234,6 +256,13 @@ class Network:
 
 def _time_axis(inputs: Tensor) -> int:
     return inputs.ndim - (2 if is_code(inputs) else 3)
+
+
+def _with_l1(cotangent: Tensor, states: Tensor, weight: Tensor) -> Tensor:
+    """The cotangent of all states ``[K, T, B, H]`` where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
+    every = states.sign().mul_(weight[:, None, None, None] / states.shape[2])
+    every[:, -cotangent.shape[1] :] += cotangent
+    return every
 
 
 def _mask(uniform: Tensor, p_keep: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from models import CELLS, FAST_CELLS
@@ -11,6 +11,7 @@ from models.initial import INITIALISERS
 from models.network import Dropout
 from study.errors import must, unknown_name
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
+from study.training.omega import OMEGA_FORMS
 from study.training.rule import CLIP_FALLBACKS, OPTIMISERS
 
 Chosen = Mapping[str, Parameter]
@@ -47,19 +48,15 @@ class Hyperparameter:
 
     def check(self, where: str, domain: Domain) -> None:
         """Raise ValueError, with ``where`` in its sentence, unless every value of the domain makes sense."""
-        values: tuple[Parameter, ...]
+        values = bounds_or_values(domain)
         if isinstance(domain, Interval):
             low, high = domain.low, domain.high
             must(not self.names, f"{where} must be {self.rule}", "got an interval")
             must(math.isfinite(high - low), f"{where}: an interval must be finite", f"got {low:g} to {high:g}")
             must(low < high, f"{where}: low < high must hold", f"got {low:g} and {high:g}")
             must(not domain.log or low > 0, f"{where}: low > 0 must hold with log", f"got {low:g}")
-            values = (low, high)
         elif isinstance(domain, Choices):
-            values = domain.values
             must(len(set(values)) == len(values), f"{where}: choices must differ", f"got {', '.join(map(str, values))}")
-        else:
-            values = (domain,)
         for value in values:
             if self.names and value not in self.names:
                 raise ValueError(f"{where}: {unknown_name('value', str(value), self.names)}")
@@ -74,12 +71,23 @@ class Hyperparameter:
         return f"a number in {left}{self.low:g}, {self.high:g}{right}"
 
 
+def bounds_or_values(domain: Domain) -> tuple[Parameter, ...]:
+    """Where an interval starts and ends; or all values of any other domain."""
+    if isinstance(domain, Interval):
+        return domain.low, domain.high
+    return domain.values if isinstance(domain, Choices) else (domain,)
+
+
 def _dropped(cell: str, chosen: Chosen) -> bool:
     return chosen["dropout"] != Dropout.NONE
 
 
 def _remembers_by_gate(cell: str) -> bool:
     return CELLS[cell].forget_gate is not None
+
+
+def _flows_by_matrix(cell: str) -> bool:
+    return CELLS[cell].slope_max is not None
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
@@ -184,16 +192,39 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         open_high=True,
         applies=_dropped,
     ),
+    "l1_states": Hyperparameter(
+        meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "
+        "part of the loss (sparser gradients of Bengio et al. 2012)",
+        default=0.0,
+        low=0,
+        high=1e3,
+    ),
+    "omega_weight": Hyperparameter(
+        meaning="factor of the vanishing-gradient regulariser Omega of Pascanu et al. 2013, their alpha",
+        default=0.0,
+        low=0,
+        high=1e3,
+        applies=lambda cell, chosen: _flows_by_matrix(cell) and chosen["dropout"] != Dropout.FAST,
+    ),
+    "omega_form": Hyperparameter(
+        meaning="how Omega compares errors one step apart: as equation 9 of its paper does or as its authors' program",
+        default="pascanu2013_eq9",
+        names=tuple(OMEGA_FORMS),
+        applies=lambda cell, chosen: float(chosen.get("omega_weight", 0)) > 0,
+    ),
 }
 """In an order in which every condition only looks back."""
 
 
-def misfits(name: str, cell: str) -> dict[Parameter, str]:
-    """The values of a hyperparameter that make no sense for a cell, and what each would need."""
+def misfits(name: str, cell: str, values: Sequence[Parameter]) -> dict[Parameter, str]:
+    """What of these values of a hyperparameter makes no sense for a cell, and what each would need."""
     if name == "dropout" and cell not in FAST_CELLS:
         return {str(Dropout.FAST): f"fast dropout needs one of the cells {', '.join(FAST_CELLS)}"}
     if name == "bias_init" and not _remembers_by_gate(cell):
         return {"chrono": f"chrono needs one of the cells {', '.join(filter(_remembers_by_gate, CELLS))}"}
+    if name == "omega_weight" and not _flows_by_matrix(cell):
+        need = f"a weight above 0 needs one of the cells {', '.join(filter(_flows_by_matrix, CELLS))}"
+        return {value: need for value in values if value != 0}
     return {}
 
 
@@ -204,10 +235,9 @@ def default_domain(name: str, cell: str) -> Domain:
 
 def fit_domain(name: str, cell: str, domain: Domain) -> Domain:
     """A domain that was meant for all cells, without what this one cannot do; the plain value where nothing is left."""
-    if isinstance(domain, Interval):
-        return domain
-    values = domain.values if isinstance(domain, Choices) else (domain,)
-    left = tuple(value for value in values if value not in misfits(name, cell))
+    values = bounds_or_values(domain)
+    wrong = misfits(name, cell, values)
+    left = tuple(value for value in values if value not in wrong)
     if left == values:
         return domain
     plain: Parameter = getattr(Hyperparameters(), name)

@@ -52,6 +52,9 @@ class Hyperparameters:
     momentum: float = 0.9
     square_decay: float = 0.99
     weight_decay: float = 0.0
+    l1_states: float = 0.0
+    omega_weight: float = 0.0
+    omega_form: str = "pascanu2013_eq9"
     clip_norm: float = 1.0
     clip_fallback: str = "none"
     dropout: str = "none"

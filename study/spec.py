@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from models import CELLS
 from study.errors import must, unknown_name
-from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
+from study.hyperparameter import HYPERPARAMETERS, bounds_or_values, default_domain, fit_domain, fixed_space, misfits
 from study.plan import (
     Choices,
     Device,
@@ -122,8 +122,8 @@ class Spec(Section):
                     raise ValueError(f"{where}: {unknown_name('hyperparameter', key, HYPERPARAMETERS)}")
                 HYPERPARAMETERS[key].check(f"{where}.{key}", _domain(domain))
         for key, domain in model.space.items():
-            values = domain.choices if isinstance(domain, ChoicesSpec) else [domain]
-            for value, need in misfits(key, model.cell).items():
+            values = bounds_or_values(_domain(domain))
+            for value, need in misfits(key, model.cell, values).items():
                 must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
         if self.search.sampler == "grid":
             n_points = math.prod(

@@ -19,6 +19,7 @@ from study.seeds import stream
 from study.training.feed import Feed
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
+from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from tasks import Batch
@@ -36,8 +37,8 @@ tape's parts. More would be slower, because it leaves the caches, and could be m
 class Interval:
     """Training statistics of one member over the updates of one call of ``train``.
 
-    ``loss`` is the mean training loss; ``metrics`` holds gradient norms and update ratios of the last update and the
-    clipped and non-finite share of all.
+    ``loss`` is the mean training loss; ``metrics`` holds gradient norms, update ratios and Omega (NaN where nothing
+    is paid for it) of the last update, and the clipped and non-finite share of all.
     """
 
     loss: float
@@ -86,14 +87,14 @@ class Stack:
         n_clipped, n_nonfinite = torch.zeros_like(loss_sum), torch.zeros_like(loss_sum)
         last: dict[str, Tensor] = {}
         for step in range(n_updates):
-            loss, gradient = self._loss_and_gradient()
+            loss, gradient, omega = self._loss_and_gradient()
             before = self.flat.clone() if step == n_updates - 1 else None
             self._rule_state, norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
             n_clipped += norm > self._clip_norm
             n_nonfinite += ~norm.isfinite()
             loss_sum += loss
             if before is not None:
-                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm}
+                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm, "omega": omega}
             self.n_updates += 1
             if before is not None:
                 moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
@@ -211,6 +212,9 @@ class Stack:
         every = [member.hyperparameters for member in self.members]
         self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
+        # Where nobody pays, errors start at the states that are read.
+        sparse = any(h.l1_states > 0 for h in every)
+        self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(
@@ -224,15 +228,18 @@ class Stack:
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
         return weights, self._keep and Keep(inputs=self._keep.inputs[index], recurrent=self._keep.recurrent[index])
 
-    def _loss_and_gradient(self) -> tuple[Tensor, Tensor]:
-        """Losses ``[K]`` and gradients ``[K, P]`` of an update, a group of members after the other."""
+    def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
         batch, noise = self.feed.draw(self.n_updates, self.members)
         gradient = torch.empty_like(self.flat)
+        omega = gradient.new_full((len(self.members),), torch.nan)
+        every = [member.hyperparameters for member in self.members]
         losses = []
         n_together = self._group_size(batch)
         for first in range(0, len(self.members), n_together):
             group = slice(first, first + n_together)
             some, some_noise = self.feed.part(batch, noise, group)
+            weights = {name: weight[group] for name, weight in self.weights.items()}
 
             def slope(output: Tensor, some: Batch = some) -> Tensor:
                 loss, slope = self.task.loss_and_slope(some, output)
@@ -240,16 +247,18 @@ class Stack:
                 return slope
 
             gradients = self.network.gradients(
-                {name: weight[group] for name, weight in self.weights.items()},
+                weights,
                 some.inputs,
                 keep=self._keep and Keep(inputs=self._keep.inputs[group], recurrent=self._keep.recurrent[group]),
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,
+                l1_states=None if self._l1_states is None else self._l1_states[group],
+                penalty=omega_penalty(every[group], self.network.cell, weights["recurrent"], omega[group]),
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
-        return torch.cat(losses), gradient
+        return torch.cat(losses), gradient, omega
 
     def _group_size(self, batch: Batch) -> int:
         if self.flat.is_cuda:

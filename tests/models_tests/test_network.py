@@ -273,4 +273,31 @@ def test_gradients_are_those_of_autograd_through_the_output(
         assert_close(actual[name], gradient)
 
 
+@pytest.mark.parametrize(
+    ("cell", "dropout"),
+    [
+        *((cell, dropout) for cell in CELLS.values() for dropout in (Dropout.NONE, Dropout.DROPOUT)),
+        *((cell, Dropout.FAST) for cell in FAST_CELLS.values()),
+    ],
+)
+@pytest.mark.parametrize("n_read", [1, LENGTH])
+def test_gradients_with_a_penalty_on_states_are_those_of_autograd(cell: Cell, dropout: Dropout, n_read: int) -> None:
+    shape = network(cell, dropout)
+    weights, inputs = draw_weights(shape), draw_inputs(True, False)
+    rates = None if dropout is Dropout.NONE else keep(0.6, 0.8)
+    noise = draw_noise(True, False) if dropout is Dropout.DROPOUT else None
+    target, factor = normal(N_MEMBERS, n_read, N_SEQUENCES, N_OUT, seed=40), torch.tensor([0.0, 0.3, 2.0]).double()
+    output = shape.output(weights, inputs, keep=rates, noise=noise, n_read=n_read)
+    # A readout that is the identity shows the states.
+    shown = {"readout": torch.eye(N_HIDDEN).double().expand(N_MEMBERS, -1, -1), "readout_bias": torch.zeros(1, 1)}
+    states = shape.output({**weights, **shown}, inputs, keep=rates, noise=noise, n_read=LENGTH)
+    loss = (output - target).square().sum() + (factor * states.abs().sum((1, 3)).mean(1)).sum()
+    expected = dict(zip(weights, grad(loss, tuple(weights.values())), strict=True))
+    actual = shape.gradients(
+        weights, inputs, keep=rates, noise=noise, n_read=n_read, slope=lambda y: 2 * (y - target), l1_states=factor
+    )
+    for name, gradient in expected.items():
+        assert_close(actual[name], gradient)
+
+
 # Initial parameters.

@@ -63,6 +63,13 @@ def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> No
     assert plan.model("lstm").space["bias_init"] == Choices(values=("constant", "chrono"))
 
 
+@pytest.mark.parametrize("domain", ["4.0", "{low: 0.5, high: 4}", "{choices: [0.0, 2.0]}"])
+def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
+    plan = parse_spec(TEXT, [f"space.omega_weight={domain}"]).plan("cpu")
+    assert plan.model("lstm").space["omega_weight"] == 0.0
+    assert plan.model("tanh").space["omega_weight"] != 0.0
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
@@ -77,6 +84,12 @@ def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> No
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
         ("space.clip_fallback=shrink", r"space.clip_fallback: unknown value 'shrink'; did you mean 'shrink_recurrent'"),
+        (
+            "models.lstm.space.omega_weight={low: 0, high: 4}",
+            r"models.lstm.space.omega_weight: a weight above 0 needs one of the cells elman_tanh, .* cell is lstm",
+        ),
+        ("models.lstm.space.omega_weight=4", r"a weight above 0 needs one of the cells"),
+        ("space.omega_weight=-1", r"space.omega_weight must be a number in \[0, 1000\], but got -1"),
         ("space.init=smart_tan", r"space.init: unknown value 'smart_tan'; did you mean 'smart_tanh'"),
     ],
 )
@@ -100,6 +113,14 @@ def test_hyperparameters_of_gates_apply_by_the_way_in_which_biases_start(cell: s
     assert active(cell, {"bias_init": "constant"}) & names == {"bias_init", "forget_bias"}
     assert active(cell, {"bias_init": "chrono"}) & names == {"bias_init", "chrono_length"}
     assert not active("elman_tanh", {}) & names
+
+
+def test_hyperparameters_of_omega_apply_to_simple_recurrent_networks_without_moments() -> None:
+    names = {"omega_weight", "omega_form"}
+    assert active("elman_logistic", {"omega_weight": 2.0, "dropout": "dropout"}) & names == names
+    assert active("elman_logistic", {"omega_weight": 0.0}) & names == {"omega_weight"}
+    assert not active("elman_logistic", {"omega_weight": 2.0, "dropout": "fast"}) & names
+    assert not active("gru", {"omega_weight": 2.0}) & names
 
 
 def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -194,3 +196,58 @@ def test_train_goes_on_with_less_recurrence_where_gradients_explode_and_there_is
     for name in before.keys() - {"recurrent"}:
         assert torch.equal(stack.weights[name][1], before[name][1])
     assert interval.metrics["gradient/norm"] > 1e10 or interval.metrics["gradient/nonfinite"] > 0
+
+
+PAYING = {
+    "omega": {1: {"omega_weight": 2.0, "omega_form": "pascanu2013_code"}, 3: {"omega_weight": 0.5}},
+    "l1": {0: {"l1_states": 0.01}, 3: {"l1_states": 0.1}},
+    "both": {1: {"l1_states": 0.1, "omega_weight": 0.5, "omega_form": "pascanu2013_code"}, 2: {"omega_weight": 0.5}},
+}
+"""What some members pay beside their loss, by their number."""
+
+
+@pytest.mark.parametrize("dropout", ["none", "dropout"])
+@pytest.mark.parametrize("items", [1, 10**6])
+@pytest.mark.parametrize("paying", PAYING.values(), ids=PAYING.keys())
+def test_train_spares_members_that_pay_nothing_and_gives_the_others_their_trajectory_alone(
+    monkeypatch: pytest.MonkeyPatch, dropout: str, items: int, paying: dict[int, dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(stack_module, "GROUP_ITEMS", items)
+    whole = plan("elman_tanh", dropout)
+    members = tuple(
+        replace(member, hyperparameters=replace(member.hyperparameters, **paying.get(k, {})))
+        for k, member in enumerate(whole.members)
+    )
+    plain, mixed = Stack(whole, dtype=torch.float64), Stack(replace(whole, members=members), dtype=torch.float64)
+    plain.train(5)
+    metrics = [interval.metrics for interval in mixed.train(5)]
+    for k, member in enumerate(members):
+        assert torch.equal(mixed.flat[k], plain.flat[k]) == (k not in paying)
+        assert math.isnan(metrics[k]["omega"]) == ("omega_weight" not in paying.get(k, {}))
+        alone = Stack(replace(whole, members=(member,)), dtype=torch.float64)
+        (interval,) = alone.train(5)
+        # In float64 only the order of sums may differ.
+        torch.testing.assert_close(mixed.flat[k], alone.flat[0], rtol=1e-10, atol=1e-12)
+        assert metrics[k]["omega"] == pytest.approx(interval.metrics["omega"], nan_ok=True)
+
+
+def test_train_with_a_penalty_on_states_makes_them_smaller() -> None:
+    whole = plan("elman_rectifier")
+    members = tuple(
+        Member(number=k, hyperparameters=Hyperparameters(learning_rate=0.05, l1_states=factor), seed=1)
+        for k, factor in enumerate((0.0, 0.1))
+    )
+    stack = Stack(replace(whole, members=members))
+    stack.train(20)
+    free, sparse = (probe.metrics["state/activity"] for probe in stack.probe())
+    assert sparse < 0.5 * free
+
+
+def test_train_clips_the_gradient_with_omega_in_it() -> None:
+    whole = plan("elman_tanh")
+    paying = Hyperparameters(init="gaussian", learning_rate=1.0, clip_norm=1e-3, omega_weight=100.0)
+    stack = Stack(replace(whole, members=(Member(number=0, hyperparameters=paying, seed=5),)), dtype=torch.float64)
+    before = stack.flat.clone()
+    (interval,) = stack.train(1)
+    assert (stack.flat - before).norm().item() == pytest.approx(1e-3, rel=1e-12)
+    assert interval.metrics["gradient/norm/recurrent"] > 0.99 * interval.metrics["gradient/norm"] > 1
