@@ -8,6 +8,7 @@ from models.elman import Elman
 from models.fast_elman import FastElman
 from models.gru import Gru
 from models.lstm import Lstm
+from models.lstm_1997 import Lstm1997
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
@@ -15,6 +16,8 @@ CELLS: dict[str, Cell] = {
     "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
     "gru": Gru(),
     "lstm": Lstm(),
+    "lstm_1997": Lstm1997(truncated=False),
+    "lstm_1997_truncated": Lstm1997(truncated=True),
 }
 """Every cell by the name that a study file uses."""
 

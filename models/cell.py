@@ -71,6 +71,8 @@ class Cell(ABC):
     """Index of the gate that multiplies what is remembered, whose bias is a hyperparameter; None without one."""
     input_gate: int | None = None
     """Index of the gate that multiplies what is new, where it is not one minus the forget gate."""
+    exact_gradient: bool = True
+    """Whether the backward pass is that of the recurrence; a truncated one leaves paths out, ``step`` likewise."""
 
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:

@@ -68,7 +68,31 @@ def lstm_backward(
     """See ``Kernels``."""
     tape = (states, gates.transpose(2, 3), cells, squashed)
     held = (*tape, matrix, _or_empty(mask, cells), cotangent, _codes(codes))
-    over_members(lstm.backward, len(cells), *held, delta, carousel, d_drive, d_matrix)
+    over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
+
+
+def lstm_1997_backward(
+    truncated: bool,
+    states: Tensor,
+    gates: Tensor,
+    squashed: Tensor,
+    matrix: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    carousel: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """See ``models.lstm_1997.Lstm1997.backward``; ``lstm_forward`` came before, with room for three gates.
+
+    ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
+    """
+    # What the cells held is not needed without a forget gate.
+    tape = (states, gates.transpose(2, 3), squashed[:, :0], squashed)
+    held = (*tape, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    over_members(lstm.backward, len(states), truncated, *held, delta, carousel, d_drive, d_matrix)
 
 
 def gru_forward(
