@@ -9,6 +9,7 @@ from models.fast_elman import FastElman
 from models.gru import Gru
 from models.lstm import Lstm
 from models.lstm_1997 import Lstm1997
+from models.min_gru import MinGru
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
@@ -18,6 +19,7 @@ CELLS: dict[str, Cell] = {
     "lstm": Lstm(),
     "lstm_1997": Lstm1997(truncated=False),
     "lstm_1997_truncated": Lstm1997(truncated=True),
+    "min_gru": MinGru(),
 }
 """Every cell by the name that a study file uses."""
 

@@ -56,7 +56,8 @@ class Cell(ABC):
     """A recurrent cell for a stack of K networks of the same shape.
 
     The weights a cell sees are its recurrent parameters alone; input projection and readout belong to the network.
-    ``recurrent`` is laid out ``[K, H, G*H]``, so that the net input is ``state @ recurrent``.
+    ``recurrent`` is laid out ``[K, H, G*H]``, so that the net input is ``state @ recurrent``; a cell whose net input
+    sees no state has none.
     """
 
     source: ClassVar[str]

@@ -15,21 +15,7 @@ from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
 from models.lstm import Lstm
 from models.lstm_1997 import Lstm1997
-
-
-def fuse(cell: Cell) -> Cell:
-    """The same cell with compiled passes; a cell for which there are none is returned as it is."""
-    if isinstance(cell, Elman):
-        return FusedElman(cell)
-    if isinstance(cell, Lstm):
-        return FusedLstm(cell)
-    if isinstance(cell, Lstm1997):
-        return FusedLstm1997(cell)
-    if isinstance(cell, Gru):
-        return FusedGru(cell)
-    if isinstance(cell, FastElman):
-        return FusedFastElman(cell)
-    return cell
+from models.min_gru import MinGru
 
 
 class FusedElman(Fused):
@@ -126,6 +112,25 @@ class FusedGru(Fused):
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix, "recurrent_bias": d_bias}, carousel=None)
 
 
+class FusedMinGru(Fused):
+    """``models.min_gru.MinGru``, fused on processors; there is no pass for GPUs yet."""
+
+    on_gpu = False
+
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        gates = kernels.new_gates(states, 2)
+        cpu.min_gru_forward(drive, states, gates)
+        return Tape(drive=drive, states=states, gates=gates, saved=())
+
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        delta, (d_drive,) = signals(tape.gates.flatten(-2) if kept else tape.states, kept), tables(tape.drive)
+        cpu.min_gru_backward(tape.states, tape.gates, cotangent, tape.drive.codes, delta, d_drive)
+        flow = (delta if tape.drive.codes is None else d_drive,)
+        return Flow(net=delta, drive=flow, weights={}, carousel=None)
+
+
 class FusedFastElman(Fused):
     """``models.fast_elman.FastElman``, fused."""
 
@@ -151,6 +156,23 @@ class FusedFastElman(Fused):
         kernels.fast_elman_backward(self._kind, *held, codes, delta, epsilon, d_mean, d_variance, d_matrix)
         flow = (delta, epsilon) if codes is None else (d_mean, d_variance)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
+
+
+FUSED: dict[type[Cell], type[Fused]] = {
+    Elman: FusedElman,
+    Lstm: FusedLstm,
+    Lstm1997: FusedLstm1997,
+    Gru: FusedGru,
+    MinGru: FusedMinGru,
+    FastElman: FusedFastElman,
+}
+"""The fused form of every kind of cell that has one."""
+
+
+def fuse(cell: Cell) -> Cell:
+    """The same cell with compiled passes; a cell for which there are none is returned as it is."""
+    fused = FUSED.get(type(cell))
+    return cell if fused is None else fused(cell)
 
 
 def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:

@@ -96,8 +96,9 @@ class Network:
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         how = INITIALISERS[init]
-        blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
-        weights["recurrent"] = torch.cat(blocks, dim=1)
+        if "recurrent" in weights:
+            blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
+            weights["recurrent"] = torch.cat(blocks, dim=1)
         weights["input"].normal_(0.0, input_scale * how.input_deviation(self.n_in), generator=generator)
         weights["readout"].normal_(0.0, how.readout_deviation(self.n_hidden), generator=generator)
         biases = weights["bias"].view(self.cell.n_gates, self.n_hidden)

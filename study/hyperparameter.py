@@ -82,6 +82,10 @@ def _remembers_by_gate(cell: str) -> bool:
     return CELLS[cell].forget_gate is not None
 
 
+def _has_recurrent_weights(cell: str) -> bool:
+    return "recurrent" in CELLS[cell].shapes(1)
+
+
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "init": Hyperparameter(
         meaning="how weights are initialised; basic_tanh, smart_tanh and pascanu_sigmoid also say how far input and "
@@ -94,6 +98,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         default=Interval(low=0.5, high=2.0, log=True),
         low=0,
         high=1e3,
+        applies=lambda cell, chosen: _has_recurrent_weights(cell),
     ),
     "input_scale": Hyperparameter(
         meaning="factor of the initial input weights, whose standard deviation is 1 / sqrt(n_in) or what init says",
@@ -182,7 +187,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         low=0,
         high=1,
         open_high=True,
-        applies=_dropped,
+        applies=lambda cell, chosen: _has_recurrent_weights(cell) and _dropped(cell, chosen),
     ),
 }
 """In an order in which every condition only looks back."""
@@ -194,6 +199,9 @@ def misfits(name: str, cell: str) -> dict[Parameter, str]:
         return {str(Dropout.FAST): f"fast dropout needs one of the cells {', '.join(FAST_CELLS)}"}
     if name == "bias_init" and not _remembers_by_gate(cell):
         return {"chrono": f"chrono needs one of the cells {', '.join(filter(_remembers_by_gate, CELLS))}"}
+    if name == "clip_fallback" and not _has_recurrent_weights(cell):
+        cells = ", ".join(filter(_has_recurrent_weights, CELLS))
+        return {"shrink_recurrent": f"shrink_recurrent needs one of the cells {cells}"}
     return {}
 
 

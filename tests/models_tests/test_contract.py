@@ -196,7 +196,7 @@ def test_passes_have_the_shapes_of_the_contract(cell: Cell, fast: bool) -> None:
     hidden, wide = (n_members, length, N_SEQUENCES, n_hidden), (n_members, length, N_SEQUENCES, cell.n_gates * n_hidden)
     tape = cell.forward(case.weights, case.drive, case.mask)
     flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
-    assert cell.shapes(n_hidden)["recurrent"] == (n_hidden, cell.n_gates * n_hidden)
+    assert cell.shapes(n_hidden).get("recurrent") in {(n_hidden, cell.n_gates * n_hidden), None}
     assert 0 <= cell.candidate_gate < cell.n_gates
     gates = (*hidden[:-1], cell.n_gates, n_hidden)
     assert (tape.states.shape, tape.gates.shape) == (hidden, gates)
@@ -275,9 +275,10 @@ BLOCKS = {
     "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
     "lstm_1997": (torch.sigmoid, squash, torch.sigmoid),
     "lstm_1997_truncated": (torch.sigmoid, squash, torch.sigmoid),
+    "min_gru": (torch.sigmoid, torch.clone),
 }
 """Nonlinearity of every block of net inputs."""
-STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0, squash: 1.0}
+STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0, squash: 1.0, torch.clone: 1.0}
 
 
 @pytest.mark.parametrize("name", CELLS)

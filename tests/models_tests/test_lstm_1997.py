@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -49,7 +50,7 @@ def paper(w: Tensor, drive: Tensor, *, truncated: bool) -> Tensor:
 
 @every_pass
 @pytest.mark.parametrize("truncated", [False, True])
-def test_unroll_equals_a_loop_of_the_papers_equations(made: type, truncated: bool) -> None:
+def test_unroll_equals_a_loop_of_the_papers_equations(made: Callable[[Cell], Cell], truncated: bool) -> None:
     w = 0.8 * normal(N_HIDDEN, 3 * N_HIDDEN, seed=0)
     w, drive = w.requires_grad_(), (2 * normal(LENGTH, N_SEQUENCES, 3 * N_HIDDEN, seed=1)).requires_grad_()
     cotangent = normal(N_READ, N_SEQUENCES, N_HIDDEN, seed=2)
@@ -67,7 +68,7 @@ def flow_of(cell: Cell, drive: Tensor) -> Flow:
 
 
 @every_pass
-def test_truncated_carousel_holds_the_error_whatever_the_gates(made: type) -> None:
+def test_truncated_carousel_holds_the_error_whatever_the_gates(made: Callable[[Cell], Cell]) -> None:
     drive = 2 * normal(200, N_SEQUENCES, 3 * N_HIDDEN, seed=5)
     carousel = flow_of(made(TRUNCATED), drive).carousel
     assert carousel is not None
@@ -81,7 +82,7 @@ def test_truncated_carousel_holds_the_error_whatever_the_gates(made: type) -> No
 
 
 @every_pass
-def test_full_carousel_holds_the_error_while_its_gates_are_closed(made: type) -> None:
+def test_full_carousel_holds_the_error_while_its_gates_are_closed(made: Callable[[Cell], Cell]) -> None:
     gates = normal(40, N_SEQUENCES, 3, N_HIDDEN, seed=6)
     gates[1:, :, 0], gates[:-1, :, 2] = CLOSED, CLOSED
     carousel = flow_of(made(FULL), gates.flatten(2)).carousel
@@ -92,7 +93,7 @@ def test_full_carousel_holds_the_error_while_its_gates_are_closed(made: type) ->
 
 
 @every_pass
-def test_cells_add_up_what_their_input_gates_let_in(made: type) -> None:
+def test_cells_add_up_what_their_input_gates_let_in(made: Callable[[Cell], Cell]) -> None:
     """Open gates, no recurrence, and g near its bound of 2: c counts two a step, and h is the squashed count."""
     drive = torch.full((LENGTH, 1, 3), 50.0, dtype=torch.float64)
     weights = {"recurrent": torch.zeros(1, 1, 3, dtype=torch.float64)}

@@ -68,11 +68,15 @@ def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> No
     [
         (
             "models.tanh.space.bias_init=chrono",
-            r"models.tanh.space.bias_init: chrono needs one of the cells gru, lstm, but the cell is elman_tanh",
+            r"models.tanh.space.bias_init: chrono needs one of the cells gru, .*, but the cell is elman_tanh",
         ),
         (
             "models.lstm.space.dropout={choices: [none, fast]}",
             r"models.lstm.space.dropout: fast dropout needs one of the cells elman_tanh, .*, but the cell is lstm",
+        ),
+        (
+            "models={small: {cell: min_gru, space: {clip_fallback: shrink_recurrent}}}",
+            r"models.small.space.clip_fallback: shrink_recurrent needs one of the cells .*, but the cell is min_gru",
         ),
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
@@ -100,6 +104,12 @@ def test_hyperparameters_of_gates_apply_by_the_way_in_which_biases_start(cell: s
     assert active(cell, {"bias_init": "constant"}) & names == {"bias_init", "forget_bias"}
     assert active(cell, {"bias_init": "chrono"}) & names == {"bias_init", "chrono_length"}
     assert not active("elman_tanh", {}) & names
+
+
+def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none() -> None:
+    names = {"init_scale", "p_drop_input", "p_drop_recurrent"}
+    assert active("lstm_1997", {"dropout": "dropout"}) & names == names
+    assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
 
 
 def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:

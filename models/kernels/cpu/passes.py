@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.kernels.cpu import elman, fast_elman, gru, lstm
+from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru
 from models.kernels.cpu.threads import over_members, over_rows
 
 
@@ -119,6 +119,19 @@ def gru_backward(
     """See ``Kernels``."""
     held = (states, gates.transpose(2, 3), reset, matrix, _or_empty(mask, states), cotangent, _codes(codes))
     over_members(gru.backward, len(states), *held, delta, d_drive, d_matrix, d_bias)
+
+
+def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
+    """See ``models.min_gru.MinGru``; writes h, and the values of z and n into ``gates``."""
+    over_rows(min_gru.forward, *_grid(states), *_table(drive), states, gates.transpose(2, 3))
+
+
+def min_gru_backward(
+    states: Tensor, gates: Tensor, cotangent: Tensor, codes: Tensor | None, delta: Tensor, d_drive: Tensor
+) -> None:
+    """See ``models.min_gru.MinGru.backward``; ``delta`` are the error signals, ``[K, T, B, 2H]``."""
+    held = (states, gates.transpose(2, 3), cotangent, _codes(codes))
+    over_members(min_gru.backward, len(states), *held, delta, d_drive)
 
 
 def fast_elman_forward(
