@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from models.drive import Drive
 
@@ -78,6 +78,14 @@ class Cell(ABC):
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the recurrent parameters of one member, without the member axis."""
+
+    def initial(self, generator: Generator, n_hidden: int) -> dict[str, Tensor]:
+        """First values of the parameters of one member that start neither from a named initialiser nor from zero."""
+        return {}
+
+    def matrix(self, weights: Weights) -> Tensor | None:
+        """What multiplies the previous state, ``[K, H, G*H]``; None where nothing does."""
+        return weights.get("recurrent")
 
     @abstractmethod
     def start(self, like: Tensor) -> State:

@@ -16,6 +16,7 @@ from models.kernels.interface import KINDS, Kernels
 from models.lstm import Lstm
 from models.lstm_1997 import Lstm1997
 from models.min_gru import MinGru
+from models.orthogonal import Orthogonal
 
 
 class FusedElman(Fused):
@@ -171,6 +172,8 @@ FUSED: dict[type[Cell], type[Fused]] = {
 
 def fuse(cell: Cell) -> Cell:
     """The same cell with compiled passes; a cell for which there are none is returned as it is."""
+    if isinstance(cell, Orthogonal):
+        return Orthogonal(fuse(cell.cell))
     fused = FUSED.get(type(cell))
     return cell if fused is None else fused(cell)
 

@@ -83,6 +83,7 @@ def _remembers_by_gate(cell: str) -> bool:
 
 
 def _has_recurrent_weights(cell: str) -> bool:
+    """Whether an initialiser draws a recurrent matrix, which updates then change entry by entry."""
     return "recurrent" in CELLS[cell].shapes(1)
 
 
@@ -92,6 +93,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         "readout weights spread",
         default=Choices(values=("gaussian", "orthogonal", "identity", "sparse")),
         names=tuple(INITIALISERS),
+        applies=lambda cell, chosen: _has_recurrent_weights(cell),
     ),
     "init_scale": Hyperparameter(
         meaning="factor of the initial recurrent weights",
@@ -187,7 +189,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         low=0,
         high=1,
         open_high=True,
-        applies=lambda cell, chosen: _has_recurrent_weights(cell) and _dropped(cell, chosen),
+        applies=lambda cell, chosen: bool(CELLS[cell].shapes(1)) and _dropped(cell, chosen),
     ),
 }
 """In an order in which every condition only looks back."""

@@ -131,9 +131,9 @@ def _rows(curves: Tensor) -> list[Curve]:
 
 def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:
     """Of the candidate's recurrent matrix, and what theory makes of it; none for a cell without."""
-    if "recurrent" not in weights:
+    matrix = network.cell.matrix(weights)
+    if matrix is None:
         return {}
-    matrix = weights["recurrent"]
     start = network.cell.candidate_gate * network.n_hidden
     block = matrix[:, :, start : start + network.n_hidden]
     # LAPACK refuses non-finite input; a diverged member's spectrum is reported as NaN.

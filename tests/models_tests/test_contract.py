@@ -271,6 +271,7 @@ BLOCKS = {
     "elman_tanh": (torch.tanh,),
     "elman_logistic": (torch.sigmoid,),
     "elman_rectifier": (torch.relu,),
+    "orthogonal_tanh": (torch.tanh,),
     "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
     "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
     "lstm_1997": (torch.sigmoid, squash, torch.sigmoid),

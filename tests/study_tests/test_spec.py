@@ -107,8 +107,9 @@ def test_hyperparameters_of_gates_apply_by_the_way_in_which_biases_start(cell: s
 
 
 def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none() -> None:
-    names = {"init_scale", "p_drop_input", "p_drop_recurrent"}
+    names = {"init", "init_scale", "p_drop_input", "p_drop_recurrent"}
     assert active("lstm_1997", {"dropout": "dropout"}) & names == names
+    assert active("orthogonal_tanh", {"dropout": "dropout"}) & names == {"p_drop_input", "p_drop_recurrent"}
     assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
 
 
