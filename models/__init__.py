@@ -8,13 +8,20 @@ from models.elman import Elman
 from models.fast_elman import FastElman
 from models.gru import Gru
 from models.lstm import Lstm
+from models.lstm_1997 import Lstm1997
+from models.min_gru import MinGru
+from models.orthogonal import Orthogonal
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
     "elman_logistic": Elman(ACTIVATIONS["logistic"]),
     "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
+    "orthogonal_tanh": Orthogonal(Elman(ACTIVATIONS["tanh"])),
     "gru": Gru(),
     "lstm": Lstm(),
+    "lstm_1997": Lstm1997(truncated=False),
+    "lstm_1997_truncated": Lstm1997(truncated=True),
+    "min_gru": MinGru(),
 }
 """Every cell by the name that a study file uses."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from models.drive import Drive
 
@@ -56,7 +56,8 @@ class Cell(ABC):
     """A recurrent cell for a stack of K networks of the same shape.
 
     The weights a cell sees are its recurrent parameters alone; input projection and readout belong to the network.
-    ``recurrent`` is laid out ``[K, H, G*H]``, so that the net input is ``state @ recurrent``.
+    ``recurrent`` is laid out ``[K, H, G*H]``, so that the net input is ``state @ recurrent``; a cell whose net input
+    sees no state has none.
     """
 
     source: ClassVar[str]
@@ -71,10 +72,20 @@ class Cell(ABC):
     """Index of the gate that multiplies what is remembered, whose bias is a hyperparameter; None without one."""
     input_gate: int | None = None
     """Index of the gate that multiplies what is new, where it is not one minus the forget gate."""
+    exact_gradient: bool = True
+    """Whether the backward pass is that of the recurrence; a truncated one leaves paths out, ``step`` likewise."""
 
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the recurrent parameters of one member, without the member axis."""
+
+    def initial(self, generator: Generator, n_hidden: int) -> dict[str, Tensor]:
+        """First values of the parameters of one member that start neither from a named initialiser nor from zero."""
+        return {}
+
+    def matrix(self, weights: Weights) -> Tensor | None:
+        """What multiplies the previous state, ``[K, H, G*H]``; None where nothing does."""
+        return weights.get("recurrent")
 
     @abstractmethod
     def start(self, like: Tensor) -> State:

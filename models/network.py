@@ -94,15 +94,18 @@ class Network:
     ) -> dict[str, Tensor]:
         """Parameters of one member, float64 on the CPU.
 
-        Every recurrent block is ``init_scale`` times the named initialiser's matrix; input weights are Gaussian with
+        Every recurrent block is ``init_scale`` times the named initialiser's matrix, and what else the cell draws is as
+        it says; input weights are Gaussian with
         ``input_scale`` times its standard deviation, readout weights with its own; biases are zero but for the forget
         gate's, which are ``forget_bias``, or of a chrono initialisation for memories of up to ``chrono_length`` steps,
         which negates them for the input gate.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         how = INITIALISERS[init]
-        blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
-        weights["recurrent"] = torch.cat(blocks, dim=1)
+        if "recurrent" in weights:
+            blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
+            weights["recurrent"] = torch.cat(blocks, dim=1)
+        weights |= self.cell.initial(generator, self.n_hidden)
         weights["input"].normal_(0.0, input_scale * how.input_deviation(self.n_in), generator=generator)
         weights["readout"].normal_(0.0, how.readout_deviation(self.n_hidden), generator=generator)
         biases = weights["bias"].view(self.cell.n_gates, self.n_hidden)

@@ -90,18 +90,25 @@ def _flows_by_matrix(cell: str) -> bool:
     return CELLS[cell].slope_max is not None
 
 
+def _has_recurrent_weights(cell: str) -> bool:
+    """Whether an initialiser draws a recurrent matrix, which updates then change entry by entry."""
+    return "recurrent" in CELLS[cell].shapes(1)
+
+
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
     "init": Hyperparameter(
         meaning="how weights are initialised; basic_tanh, smart_tanh and pascanu_sigmoid also say how far input and "
         "readout weights spread",
         default=Choices(values=("gaussian", "orthogonal", "identity", "sparse")),
         names=tuple(INITIALISERS),
+        applies=lambda cell, chosen: _has_recurrent_weights(cell),
     ),
     "init_scale": Hyperparameter(
         meaning="factor of the initial recurrent weights",
         default=Interval(low=0.5, high=2.0, log=True),
         low=0,
         high=1e3,
+        applies=lambda cell, chosen: _has_recurrent_weights(cell),
     ),
     "input_scale": Hyperparameter(
         meaning="factor of the initial input weights, whose standard deviation is 1 / sqrt(n_in) or what init says",
@@ -190,7 +197,7 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         low=0,
         high=1,
         open_high=True,
-        applies=_dropped,
+        applies=lambda cell, chosen: bool(CELLS[cell].shapes(1)) and _dropped(cell, chosen),
     ),
     "l1_states": Hyperparameter(
         meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "
@@ -225,6 +232,9 @@ def misfits(name: str, cell: str, values: Sequence[Parameter]) -> dict[Parameter
     if name == "omega_weight" and not _flows_by_matrix(cell):
         need = f"a weight above 0 needs one of the cells {', '.join(filter(_flows_by_matrix, CELLS))}"
         return {value: need for value in values if value != 0}
+    if name == "clip_fallback" and not _has_recurrent_weights(cell):
+        cells = ", ".join(filter(_has_recurrent_weights, CELLS))
+        return {"shrink_recurrent": f"shrink_recurrent needs one of the cells {cells}"}
     return {}
 
 

@@ -30,11 +30,11 @@ def bound_columns(network: Network, weights: Weights, norm: Tensor) -> dict[str,
     f'_max = 1/4); Pascanu et al. 2013, section 2.1. Differs: the norm is the spectral norm, Hochreiter's is that of row
     sums; lambda_1 of Pascanu is the largest singular value, which the inequality needs where W is not normal.
     """
-    slope = network.cell.slope_max
-    if slope is None:
+    slope, matrix = network.cell.slope_max, network.cell.matrix(weights)
+    if slope is None or matrix is None:
         return {}
     gamma = slope * norm
-    largest = network.n_hidden * slope * weights["recurrent"].abs().amax((1, 2))
+    largest = network.n_hidden * slope * matrix.abs().amax((1, 2))
     conditions = {
         "bound/vanishing": gamma < 1,
         "bound/exploding_possible": gamma > 1,

@@ -61,7 +61,6 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, 
     tape, flow = network.flow(weights, batch.inputs, keep=keep, n_read=batch.n_read, slope=slope)
     whole, parts = _curves(network, flow)
     columns = {**_recurrent_columns(network, weights), **_state_columns(network, tape)}
-    columns |= bound_columns(network, weights, columns["recurrent/largest_singular_value"])
     columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
     scalars = {name: column.tolist() for name, column in columns.items()}
     probes = []
@@ -131,7 +130,10 @@ def _rows(curves: Tensor) -> list[Curve]:
 
 
 def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:
-    matrix = weights["recurrent"]
+    """Of the candidate's recurrent matrix, and what theory makes of it; none for a cell without."""
+    matrix = network.cell.matrix(weights)
+    if matrix is None:
+        return {}
     start = network.cell.candidate_gate * network.n_hidden
     block = matrix[:, :, start : start + network.n_hidden]
     # LAPACK refuses non-finite input; a diverged member's spectrum is reported as NaN.
@@ -139,10 +141,11 @@ def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:
     safe = torch.where(finite[:, None, None], block, 0)
     nan = torch.full_like(finite, torch.nan, dtype=block.dtype)
     radius = torch.linalg.eigvals(safe).abs().amax(-1)
-    singular = torch.linalg.matrix_norm(safe, ord=2)
+    norm = torch.where(finite, torch.linalg.matrix_norm(safe, ord=2), nan)
     return {
         "recurrent/spectral_radius": torch.where(finite, radius, nan),
-        "recurrent/largest_singular_value": torch.where(finite, singular, nan),
+        "recurrent/largest_singular_value": norm,
+        **bound_columns(network, weights, norm),
     }
 
 

@@ -169,7 +169,8 @@ def test_unroll_has_the_gradient_of_finite_differences(cell: Cell, fast: bool) -
         weights = dict(zip(names, leaves[n_parts:], strict=True))
         return unroll(cell, weights, Drive(parts=leaves[:n_parts]), case.mask, case.n_read)
 
-    assert gradcheck(read, case.leaves)
+    # A truncated gradient is not that of the values; the reference, which is cut at the same places, checks it.
+    assert gradcheck(read, case.leaves, raise_exception=False) == cell.exact_gradient
 
 
 @every_cell
@@ -195,7 +196,7 @@ def test_passes_have_the_shapes_of_the_contract(cell: Cell, fast: bool) -> None:
     hidden, wide = (n_members, length, N_SEQUENCES, n_hidden), (n_members, length, N_SEQUENCES, cell.n_gates * n_hidden)
     tape = cell.forward(case.weights, case.drive, case.mask)
     flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
-    assert cell.shapes(n_hidden)["recurrent"] == (n_hidden, cell.n_gates * n_hidden)
+    assert cell.shapes(n_hidden).get("recurrent") in {(n_hidden, cell.n_gates * n_hidden), None}
     assert 0 <= cell.candidate_gate < cell.n_gates
     gates = (*hidden[:-1], cell.n_gates, n_hidden)
     assert (tape.states.shape, tape.gates.shape) == (hidden, gates)
@@ -262,15 +263,23 @@ def test_unroll_raises_when_it_cannot_read_that_many_steps(cell: Cell, fast: boo
         unroll(cell, case.weights, case.drive, case.mask, n_read)
 
 
+def squash(net: Tensor) -> Tensor:
+    return 4 / (1 + torch.exp(-net)) - 2
+
+
 BLOCKS = {
     "elman_tanh": (torch.tanh,),
     "elman_logistic": (torch.sigmoid,),
     "elman_rectifier": (torch.relu,),
+    "orthogonal_tanh": (torch.tanh,),
     "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
     "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
+    "lstm_1997": (torch.sigmoid, squash, torch.sigmoid),
+    "lstm_1997_truncated": (torch.sigmoid, squash, torch.sigmoid),
+    "min_gru": (torch.sigmoid, torch.clone),
 }
 """Nonlinearity of every block of net inputs."""
-STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0}
+STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0, squash: 1.0, torch.clone: 1.0}
 
 
 @pytest.mark.parametrize("name", CELLS)

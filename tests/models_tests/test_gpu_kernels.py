@@ -15,12 +15,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from models_tests.test_fused import Drawn, distance, draw, every_cell, passes
+from models_tests.test_fused import EVERY, Drawn, distance, draw, passes
 
-from models import fused
+from models import fusion
 from models.cell import Cell
 from models.drive import Drive
 from models.fused import fuse
+from models.fusion import Fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -30,6 +31,14 @@ CASES = [((1, 1, 1, 1), False), ((2, 4, 3, 5), True), ((1, 2, 17, 65), True), ((
 HOPPER = 90
 
 
+def has_kernels(cell: Cell) -> bool:
+    fused = fuse(cell)
+    return isinstance(fused, Fused) and fused.on_gpu
+
+
+every_cell = pytest.mark.parametrize(("cell", "fast"), [one for one in EVERY if has_kernels(one.values[0])])
+
+
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +46,7 @@ def gpu() -> Iterator[ModuleType]:
             patch.setenv("TRITON_INTERPRET", "1")
         from models.kernels.gpu import passes as gpu
 
-        patch.setattr(fused, "kernels_for", lambda device: gpu)
+        patch.setattr(fusion, "kernels_for", lambda device: gpu)
         yield gpu
 
 

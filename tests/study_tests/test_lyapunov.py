@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import CELLS
 from models.activation import Activation
 from models.cell import State, Tape
 from models.drive import Drive
@@ -71,7 +72,8 @@ def test_spectrum_of_a_linear_network_tends_to_the_logarithms_of_its_eigenvalues
     assert spectrum_of(matrix, 3000) == pytest.approx(expected.tolist(), abs=3e-3)
 
 
-@pytest.mark.parametrize(("cell", "dropout"), KINDS)
+# Autograd's Jacobian of a truncated recurrence lacks what is cut; its dynamics are those of the whole one.
+@pytest.mark.parametrize(("cell", "dropout"), [kind for kind in KINDS if CELLS[kind[0]].exact_gradient])
 def test_spectrum_is_that_of_the_product_of_autograds_jacobians(cell: str, dropout: Dropout) -> None:
     net, data = network(cell, dropout), batch(8)
     weights, keep = init(net), keep_of(net)
@@ -94,7 +96,8 @@ def test_spectrum_is_that_of_the_product_of_autograds_jacobians(cell: str, dropo
     # keep seven digits.
     smooth = cell != "elman_rectifier" or dropout is Dropout.FAST
     expected_sum = log_volume / 8 if smooth else torch.full_like(log_volume, -torch.inf)
-    torch.testing.assert_close(found.sum(-1), expected_sum, rtol=1e-6, atol=0)
+    # The states of an LSTM of 1997 shrink beside its cells, by e^-30 from one factorisation to the next: five digits.
+    torch.testing.assert_close(found.sum(-1), expected_sum, rtol=1e-5 if cell == "lstm_1997" else 1e-6, atol=0)
     # Of a short product one factorisation at its end will do, for directions within e^24 = 4e10 of the largest.
     expected = torch.linalg.qr(product).R.diagonal(dim1=-2, dim2=-1).abs().log() / 8
     for k in range(2):

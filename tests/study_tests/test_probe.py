@@ -152,3 +152,11 @@ def test_probe_of_an_identity_rectifier_keeps_its_error_and_forgets_nothing() ->
     assert metrics["gradient/horizon"] == LENGTH - 1
     assert metrics["lyapunov/max"] == pytest.approx(0, abs=1e-14)
     assert metrics["bound/decay_rate"] == pytest.approx(0, abs=1e-14)
+
+
+def test_probe_of_a_cell_without_recurrent_weights_reports_none_of_theirs() -> None:
+    net = network("min_gru")
+    one = probe(net, init(net), None, TASK, batch())[0]
+    assert not [name for name in one.metrics if name.startswith(("recurrent/", "bound/"))]
+    assert list(one.part_flow) == ["update", "candidate"]
+    assert one.metrics["gradient/decay_rate"] < 0

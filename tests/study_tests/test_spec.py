@@ -75,11 +75,15 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
     [
         (
             "models.tanh.space.bias_init=chrono",
-            r"models.tanh.space.bias_init: chrono needs one of the cells gru, lstm, but the cell is elman_tanh",
+            r"models.tanh.space.bias_init: chrono needs one of the cells gru, .*, but the cell is elman_tanh",
         ),
         (
             "models.lstm.space.dropout={choices: [none, fast]}",
             r"models.lstm.space.dropout: fast dropout needs one of the cells elman_tanh, .*, but the cell is lstm",
+        ),
+        (
+            "models={small: {cell: min_gru, space: {clip_fallback: shrink_recurrent}}}",
+            r"models.small.space.clip_fallback: shrink_recurrent needs one of the cells .*, but the cell is min_gru",
         ),
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
@@ -121,6 +125,13 @@ def test_hyperparameters_of_omega_apply_to_simple_recurrent_networks_without_mom
     assert active("elman_logistic", {"omega_weight": 0.0}) & names == {"omega_weight"}
     assert not active("elman_logistic", {"omega_weight": 2.0, "dropout": "fast"}) & names
     assert not active("gru", {"omega_weight": 2.0}) & names
+
+
+def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none() -> None:
+    names = {"init", "init_scale", "p_drop_input", "p_drop_recurrent"}
+    assert active("lstm_1997", {"dropout": "dropout"}) & names == names
+    assert active("orthogonal_tanh", {"dropout": "dropout"}) & names == {"p_drop_input", "p_drop_recurrent"}
+    assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
 
 
 def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:

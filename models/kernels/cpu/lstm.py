@@ -1,6 +1,7 @@
 """Long short-term memory through a whole sequence, compiled; blocks i, f, g, o as in ``models.lstm``.
 
-The gates' values are kept gate by gate, ``[K, T, 4, B, H]``: one long loop then does all that happens to a unit, where
+Where there are three blocks i, g, o, the recurrence is that of ``models.lstm_1997``. The gates' values are kept gate by
+gate, ``[K, T, G, B, H]``: one long loop then does all that happens to a unit, where
 rows of single gates would leave remainders that fill no vector.
 """
 
@@ -19,28 +20,28 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
     """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)`` for members first to last and rows top to bottom.
 
     Args:
-        drive: ``[K, N, 4H]``.
+        drive: ``[K, N, G*H]``.
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
-        matrix: W, ``[K, H, 4H]``.
+        matrix: W, ``[K, H, G*H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
-        gates: values of i, f, g, o, ``[K, T, 4, B, H]``, written.
+        gates: values of i, f, g, o or of i, g, o, ``[K, T, G, B, H]``, written.
         cells: c, ``[K, T, B, H]``, written.
-        squashed: tanh(c), ``[K, T, B, H]``, written.
+        squashed: tanh(c) or h(c), ``[K, T, B, H]``, written.
         first: first member.
         last: one past the last member.
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
-    n_gates, n_rows = 4 * n_hidden, bottom - top
+    (n_steps, n_batch, n_hidden), n_blocks = states.shape[1:], gates.shape[2]
+    n_gates, n_rows = n_blocks * n_hidden, bottom - top
     width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
-    opened, before = np.zeros(4 * size, drive.dtype), np.zeros(size, drive.dtype)
+    opened, before = np.zeros(n_blocks * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
         pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
         before[:], kept[:] = 0, 0
@@ -60,15 +61,18 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
                     place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
                 drive_row = drives[(k * drive.shape[1] + place) * n_gates :][:n_gates]
                 net_row = net[r * width : r * width + n_gates]
-                for gate in range(4):
+                for gate in range(n_blocks):
                     of_gate, start = opened[gate * size + r * n_hidden :][:n_hidden], gate * n_hidden
                     net_part, drive_part = net_row[start:][:n_hidden], drive_row[start:][:n_hidden]
                     for j in range(n_hidden):
                         of_gate[j] = net_part[j] + drive_part[j]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
-            gate_t = all_gates[(k * n_steps + t) * 4 * stride + top * n_hidden :]
-            i, f, g, o = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size], gate_t[3 * stride :][:size]
-            _units_forward(opened, before, i, f, g, o, cell, flat, now)
+            gate_t = all_gates[(k * n_steps + t) * n_blocks * stride + top * n_hidden :]
+            one, two, three = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
+            if n_blocks == 4:
+                _units_forward(opened, before, one, two, three, gate_t[3 * stride :][:size], cell, flat, now)
+            else:
+                _units_forward_1997(opened, before, one, two, three, cell, flat, now)
             before[:] = cell
 
 
@@ -102,29 +106,73 @@ def _units_backward(gates, flat, before, d_hidden, later, signal, d_cell):
 
 
 @compiled
+def _units_forward_1997(opened, before, i, g, o, cell, flat, hidden):
+    """As ``_units_forward``, without forget gate."""
+    size = cell.size
+    half = cell.dtype.type(0.5)
+    for x in range(size):
+        i_x, half_g, o_x = logistic(opened[x]), tanh(half * opened[size + x]), logistic(opened[2 * size + x])
+        g_x = half_g + half_g
+        c = before[x] + i_x * g_x
+        squash = tanh(half * c)
+        i[x], g[x], o[x] = i_x, g_x, o_x
+        cell[x], flat[x], hidden[x] = c, squash, o_x * squash
+
+
+@compiled
+def _units_backward_1997(gates, flat, d_hidden, later, signal, d_cell):
+    """The same, backwards."""
+    size = flat.size
+    one, half = flat.dtype.type(1), flat.dtype.type(0.5)
+    for x in range(size):
+        i, half_g, o = gates[x], half * gates[size + x], gates[2 * size + x]
+        d_h, squash = d_hidden[x], flat[x]
+        d_c = later[x] + half * d_h * o * (one - squash * squash)
+        signal[x] = d_c * (half_g + half_g) * i * (one - i)
+        signal[size + x] = d_c * i * (one - half_g * half_g)
+        signal[2 * size + x] = d_h * squash * o * (one - o)
+        d_cell[x], later[x] = d_c, d_c
+
+
+@compiled
 def backward(
-    states, gates, cells, squashed, matrix, mask, cotangent, codes, delta, carousel, d_drive, d_matrix, first, last
+    truncated,
+    states,
+    gates,
+    cells,
+    squashed,
+    matrix,
+    mask,
+    cotangent,
+    codes,
+    delta,
+    carousel,
+    d_drive,
+    d_matrix,
+    first,
+    last,
 ):
-    """Error signals of the four net inputs and of the cell, and the gradients; see ``models.lstm.Lstm.backward``.
+    """Error signals of the net inputs and of the cell, and the gradients; see ``models.lstm.Lstm.backward``.
 
     Args:
+        truncated: whether error signals end at the net inputs and do not reach the state before.
         states: h, ``[K, T, B, H]``.
-        gates: values of i, f, g, o, ``[K, T, 4, B, H]``.
-        cells: c, ``[K, T, B, H]``.
-        squashed: tanh(c), ``[K, T, B, H]``.
-        matrix: W, ``[K, H, 4H]``.
+        gates: values of i, f, g, o or of i, g, o, ``[K, T, G, B, H]``.
+        cells: c, ``[K, T, B, H]``; not read where there is no forget gate.
+        squashed: tanh(c) or h(c), ``[K, T, B, H]``.
+        matrix: W, ``[K, H, G*H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         codes: as in ``forward``.
-        delta: ``[K, T, B, 4H]``, written; or empty.
+        delta: ``[K, T, B, G*H]``, written; or empty.
         carousel: dE/dc, ``[K, T, B, H]``, written; or empty.
-        d_drive: gradient by the drive's table, ``[K, N, 4H]``, written; empty where ``codes`` are.
-        d_matrix: gradient by W, ``[K, H, 4H]``, written.
+        d_drive: gradient by the drive's table, ``[K, N, G*H]``, written; empty where ``codes`` are.
+        d_matrix: gradient by W, ``[K, H, G*H]``, written.
         first: first member.
         last: one past the last member.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
-    n_read, n_gates, size = cotangent.shape[1], 4 * n_hidden, n_batch * n_hidden
+    (n_steps, n_batch, n_hidden), n_blocks = states.shape[1:], gates.shape[2]
+    n_read, n_gates, size = cotangent.shape[1], n_blocks * n_hidden, n_batch * n_hidden
     width, wide = padded(n_hidden, states.itemsize), padded(n_gates, states.itemsize)
     n_held, step = ring_steps(n_steps, n_batch), ring_step(n_gates, states.itemsize)
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
@@ -133,7 +181,7 @@ def backward(
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
     d_cell, later, nothing = np.zeros(size, states.dtype), np.zeros(size, states.dtype), np.zeros(size, states.dtype)
-    signal = np.zeros(4 * size, states.dtype)
+    signal = np.zeros(n_blocks * size, states.dtype)
     packed, total = np.zeros(n_gates * width, states.dtype), np.zeros(n_hidden * wide, states.dtype)
     for k in range(first, last):
         # Of the transposed matrix.
@@ -145,7 +193,7 @@ def backward(
             begin = max(0, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
-                if t == n_steps - 1:
+                if t == n_steps - 1 or truncated:
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
@@ -159,13 +207,16 @@ def backward(
                     reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):
                         d_hidden[x] += reading[x]
-                gate_t, flat = all_gates[4 * at : 4 * at + 4 * size], all_squashed[at : at + size]
-                before = all_cells[at - size : at] if t > 0 else nothing
-                _units_backward(gate_t, flat, before, d_hidden, later, signal, d_cell)
+                gate_t, flat = all_gates[n_blocks * at : n_blocks * (at + size)], all_squashed[at : at + size]
+                if n_blocks == 4:
+                    before = all_cells[at - size : at] if t > 0 else nothing
+                    _units_backward(gate_t, flat, before, d_hidden, later, signal, d_cell)
+                else:
+                    _units_backward_1997(gate_t, flat, d_hidden, later, signal, d_cell)
                 if carousels.size > 0:
                     carousels[at : at + size] = d_cell
                 place = (t - begin) * n_batch * step
-                for gate in range(4):
+                for gate in range(n_blocks):
                     copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, 0, n_gates, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, ring, step, total, wide)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.kernels.cpu import elman, fast_elman, gru, lstm
+from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru
 from models.kernels.cpu.threads import over_members, over_rows
 
 
@@ -68,7 +68,31 @@ def lstm_backward(
     """See ``Kernels``."""
     tape = (states, gates.transpose(2, 3), cells, squashed)
     held = (*tape, matrix, _or_empty(mask, cells), cotangent, _codes(codes))
-    over_members(lstm.backward, len(cells), *held, delta, carousel, d_drive, d_matrix)
+    over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
+
+
+def lstm_1997_backward(
+    truncated: bool,
+    states: Tensor,
+    gates: Tensor,
+    squashed: Tensor,
+    matrix: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    carousel: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """See ``models.lstm_1997.Lstm1997.backward``; ``lstm_forward`` came before, with room for three gates.
+
+    ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
+    """
+    # What the cells held is not needed without a forget gate.
+    tape = (states, gates.transpose(2, 3), squashed[:, :0], squashed)
+    held = (*tape, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    over_members(lstm.backward, len(states), truncated, *held, delta, carousel, d_drive, d_matrix)
 
 
 def gru_forward(
@@ -95,6 +119,19 @@ def gru_backward(
     """See ``Kernels``."""
     held = (states, gates.transpose(2, 3), reset, matrix, _or_empty(mask, states), cotangent, _codes(codes))
     over_members(gru.backward, len(states), *held, delta, d_drive, d_matrix, d_bias)
+
+
+def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
+    """See ``models.min_gru.MinGru``; writes h, and the values of z and n into ``gates``."""
+    over_rows(min_gru.forward, *_grid(states), *_table(drive), states, gates.transpose(2, 3))
+
+
+def min_gru_backward(
+    states: Tensor, gates: Tensor, cotangent: Tensor, codes: Tensor | None, delta: Tensor, d_drive: Tensor
+) -> None:
+    """See ``models.min_gru.MinGru.backward``; ``delta`` are the error signals, ``[K, T, B, 2H]``."""
+    held = (states, gates.transpose(2, 3), cotangent, _codes(codes))
+    over_members(min_gru.backward, len(states), *held, delta, d_drive)
 
 
 def fast_elman_forward(

@@ -1,0 +1,106 @@
+"""The minimal gated recurrent unit through a whole sequence, compiled; blocks z, n as in ``models.min_gru``.
+
+The gates' values are kept gate by gate, as in ``models.kernels.cpu.lstm``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive
+from models.kernels.cpu.nonlinearity import logistic
+from models.kernels.cpu.product import copy_rows
+
+
+@compiled
+def forward(drive, codes, states, gates, first, last, top, bottom):
+    """``h_t = n_t + z_t (h_{t-1} - n_t)`` for members first to last and rows top to bottom.
+
+    Args:
+        drive: ``[K, N, 2H]``.
+        codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
+        states: h, ``[K, T, B, H]``, written.
+        gates: values of z, n, ``[K, T, 2, B, H]``, written.
+        first: first member.
+        last: one past the last member.
+        top: first row.
+        bottom: one past the last row.
+    """
+    n_steps, n_batch, n_hidden = states.shape[1:]
+    size, stride = (bottom - top) * n_hidden, n_batch * n_hidden
+    drives, values, all_gates = drive.reshape(-1), states.reshape(-1), gates.reshape(-1)
+    nothing = np.zeros(size, drive.dtype)
+    for k in range(first, last):
+        for t in range(n_steps):
+            at = (k * n_steps + t) * stride + top * n_hidden
+            gate_t = all_gates[(k * n_steps + t) * 2 * stride + top * n_hidden :]
+            z, n = gate_t[:size], gate_t[stride:][:size]
+            for r in range(bottom - top):
+                place = t * n_batch + top + r
+                if codes.size > 0:
+                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
+                row = (k * drive.shape[1] + place) * 2 * n_hidden
+                copy_rows(drives, row, n_hidden, z, r * n_hidden, n_hidden, 1, n_hidden)
+                copy_rows(drives, row + n_hidden, n_hidden, n, r * n_hidden, n_hidden, 1, n_hidden)
+            _units_forward(values[at - stride :][:size] if t > 0 else nothing, z, n, values[at : at + size])
+
+
+@compiled
+def _units_forward(before, z, n, hidden):
+    """What a step does to single units; z holds its net input before."""
+    for x in range(z.size):
+        z_x = logistic(z[x])
+        z[x], hidden[x] = z_x, n[x] + z_x * (before[x] - n[x])
+
+
+@compiled
+def _units_backward(before, z, n, d_hidden, signal):
+    """The same, backwards; ``d_hidden`` moves on to the state before."""
+    size = z.size
+    one = z.dtype.type(1)
+    for x in range(size):
+        d_h, share = d_hidden[x], one - z[x]
+        signal[x], signal[size + x] = d_h * (before[x] - n[x]) * z[x] * share, d_h * share
+        d_hidden[x] = d_h * z[x]
+
+
+@compiled
+def backward(states, gates, cotangent, codes, delta, d_drive, first, last):
+    """Error signals of the two net inputs, and the gradient; see ``models.min_gru.MinGru.backward``.
+
+    Args:
+        states: h, ``[K, T, B, H]``.
+        gates: values of z, n, ``[K, T, 2, B, H]``.
+        cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
+        codes: as in ``forward``.
+        delta: ``[K, T, B, 2H]``, written; or empty.
+        d_drive: gradient by the drive's table, ``[K, N, 2H]``, written; empty where ``codes`` are.
+        first: first member.
+        last: one past the last member.
+    """
+    n_steps, n_batch, n_hidden = states.shape[1:]
+    n_read, n_gates, size = cotangent.shape[1], 2 * n_hidden, n_batch * n_hidden
+    n_held, step = ring_steps(n_steps, n_batch), ring_step(n_gates, states.itemsize)
+    values, all_gates, readings = states.reshape(-1), gates.reshape(-1), cotangent.reshape(-1)
+    ring, signal = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(2 * size, states.dtype)
+    d_hidden, nothing = np.zeros(size, states.dtype), np.zeros(size, states.dtype)
+    for k in range(first, last):
+        d_hidden[:] = 0
+        d_drive[k : k + 1] = 0
+        end = n_steps
+        while end > 0:
+            begin = max(0, end - n_held)
+            for t in range(end - 1, begin - 1, -1):
+                at = (k * n_steps + t) * size
+                if t >= n_steps - n_read:
+                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
+                    for x in range(size):
+                        d_hidden[x] += reading[x]
+                z, n = all_gates[2 * at :][:size], all_gates[2 * at + size :][:size]
+                _units_backward(values[at - size : at] if t > 0 else nothing, z, n, d_hidden, signal)
+                place = (t - begin) * n_batch * step
+                for gate in range(2):
+                    copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
+            settle_drive(k, begin, end, n_batch, ring, step, 0, n_gates, codes, delta, d_drive)
+            end = begin
