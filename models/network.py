@@ -95,10 +95,9 @@ class Network:
         """Parameters of one member, float64 on the CPU.
 
         Every recurrent block is ``init_scale`` times the named initialiser's matrix, and what else the cell draws is as
-        it says; input weights are Gaussian with
-        ``input_scale`` times its standard deviation, readout weights with its own; biases are zero but for the forget
-        gate's, which are ``forget_bias``, or of a chrono initialisation for memories of up to ``chrono_length`` steps,
-        which negates them for the input gate.
+        it says; input weights are Gaussian with ``input_scale`` times its standard deviation, readout weights with its
+        own; biases are zero but for the forget gate's, which are ``forget_bias``, or of a chrono initialisation for
+        memories of up to ``chrono_length`` steps, which negates them for the input gate.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         how = INITIALISERS[init]

@@ -124,9 +124,8 @@ def regularise(
         members: hyperparameters of the K members.
         cell: a simple recurrent cell.
         matrix: its W, ``[K, H, H]``.
-        tape: of its forward pass.
-        flow: of its backward pass.
-        cotangent: what the backward pass was given, ``[K, R, B, H]``.
+        tape, flow: of its passes forward and back.
+        cotangent: what the latter was given, ``[K, R, B, H]``.
         mask: m of recurrent dropout, ``[K, T, B, H]``, or None.
 
     Returns:
@@ -140,11 +139,9 @@ def regularise(
     values, gradients = matrix.new_full((len(members),), math.nan), torch.zeros_like(matrix)
     weights = matrix.new_tensor([one.omega_weight for one in members])[:, None, None]
     for form in OMEGA_FORMS:
-        paying = [k for k, one in enumerate(members) if one.omega_weight > 0 and one.omega_form == form]
-        if not paying:
+        at = _paying(members, form, matrix.device)
+        if at is None:
             continue
-        # A slice is a view, where a selection is a copy.
-        at = slice(None) if len(paying) == len(members) else torch.tensor(paying, device=matrix.device)
         delta, mask_at = flow.net[at], None if mask is None else mask[at]
         if form == "pascanu2013_code":
             value, gradient = omega_of_states(matrix[at], delta, cotangent[at], mask_at)
@@ -154,6 +151,15 @@ def regularise(
             value, gradient = omega_of_net_inputs(matrix[at], delta, slope, cotangent.shape[1], mask_at)
         values[at], gradients[at] = value, weights[at] * gradient
     return values, gradients
+
+
+def _paying(members: Sequence[Hyperparameters], form: str, device: torch.device) -> slice | Tensor | None:
+    """What selects the members that pay for this form; None if none does."""
+    paying = [k for k, one in enumerate(members) if one.omega_weight > 0 and one.omega_form == form]
+    if len(paying) == len(members):
+        # A slice is a view, where a selection is a copy.
+        return slice(None)
+    return torch.tensor(paying, device=device) if paying else None
 
 
 def _through(matrix: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:

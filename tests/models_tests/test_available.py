@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
-from models import fusion
+from models import CELLS, fusion
+from models.drive import Drive
+from models.fused import fuse
 from models.kernels import available
 
 
@@ -38,3 +40,19 @@ def test_a_gpu_without_triton_is_warned_of_once_and_uses_the_plain_passes(monkey
         assert fusion.kernels_for(torch.device("cuda")) is None
     finally:
         fusion._gpu_kernels.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["lstm_1997", "lstm_1997_truncated", "min_gru"])
+def test_a_gpu_runs_the_plain_passes_of_cells_without_kernels_for_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def kernels_for(device: torch.device) -> None:
+        raise AssertionError(f"kernels for {device}")
+
+    monkeypatch.setattr(fusion, "kernels_for", kernels_for)
+    cell = fuse(CELLS[name])
+    # Tensors without memory, on a device that is no processor.
+    weights = {key: torch.empty(2, *shape, device="meta") for key, shape in cell.shapes(5).items()}
+    tape = cell.forward(weights, Drive(parts=(torch.empty(2, 3, 4, 5 * cell.n_gates, device="meta"),)), None)
+    flow = cell.backward(weights, tape, None, tape.states[:, -1:])
+    assert (tape.states.shape, flow.net.shape) == ((2, 3, 4, 5), (2, 3, 4, 5 * cell.n_gates))
