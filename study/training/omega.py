@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.cell import Cell, Flow, Tape
+from models.cell import Cell, Flow, Tape, Weights
 from models.network import Penalty
 from study.plan import Hyperparameters
 
@@ -95,10 +95,11 @@ def omega_of_states(matrix: Tensor, delta: Tensor, cotangent: Tensor, mask: Tens
     return excess.square().sum((1, 2)) / n_counted, _by_matrix(passed.mul_(push.unsqueeze(-1)), delta, mask)
 
 
-def omega_penalty(members: Sequence[Hyperparameters], cell: Cell, matrix: Tensor, values: Tensor) -> Penalty | None:
-    """What members with these recurrent matrices pay, which writes Omega into ``values`` ``[K]``; None if none does."""
+def omega_penalty(members: Sequence[Hyperparameters], cell: Cell, weights: Weights, values: Tensor) -> Penalty | None:
+    """What members with these weights pay, which writes Omega into ``values`` ``[K]``; None if none does."""
     if not any(one.omega_weight > 0 for one in members):
         return None
+    matrix = weights["recurrent"]
 
     def penalty(tape: Tape, flow: Flow, cotangent: Tensor, mask: Tensor | None) -> Tensor:
         value, gradient = regularise(members, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=mask)

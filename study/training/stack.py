@@ -254,7 +254,7 @@ class Stack:
                 n_read=batch.n_read,
                 slope=slope,
                 l1_states=None if self._l1_states is None else self._l1_states[group],
-                penalty=omega_penalty(every[group], self.network.cell, weights["recurrent"], omega[group]),
+                penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
