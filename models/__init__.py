@@ -7,12 +7,16 @@ from models.cell import Cell
 from models.elman import Elman
 from models.fast_elman import FastElman
 from models.gru import Gru
+from models.leaky import LeakyElman
 from models.lstm import Lstm
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
     "elman_logistic": Elman(ACTIVATIONS["logistic"]),
     "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
+    "leaky_tanh": LeakyElman(ACTIVATIONS["tanh"]),
+    "leaky_logistic": LeakyElman(ACTIVATIONS["logistic"]),
+    "leaky_rectifier": LeakyElman(ACTIVATIONS["rectifier"]),
     "gru": Gru(),
     "lstm": Lstm(),
 }

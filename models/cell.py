@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from models.drive import Drive
+from models.initial import Leak
 
 Weights = Mapping[str, Tensor]
 """Parameters by name, each with a leading member axis K."""
@@ -75,6 +76,13 @@ class Cell(ABC):
     @abstractmethod
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the recurrent parameters of one member, without the member axis."""
+
+    def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
+        """The recurrent parameters of one member that are drawn and never trained: their gradient is zero, always.
+
+        They are float64 on the CPU; most cells have none, and draw nothing.
+        """
+        return {}
 
     @abstractmethod
     def start(self, like: Tensor) -> State:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import abstractmethod
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from models.cell import Cell, Flow, Gradients, State, Tape, Weights
+from models.cell import Cell, Flow, Tape, Weights
 from models.drive import Drive
 from models.elman import Elman
 from models.fast_elman import FastElman
+from models.fused_cell import Fused, signals, tables
 from models.gru import Gru
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
+from models.leaky import LeakyElman
 from models.lstm import Lstm
 
 
@@ -29,103 +27,9 @@ def fuse(cell: Cell) -> Cell:
         return FusedGru(cell)
     if isinstance(cell, FastElman):
         return FusedFastElman(cell)
+    if isinstance(cell, LeakyElman):
+        return FusedLeakyElman(cell)
     return cell
-
-
-def kernels_for(device: torch.device) -> Kernels | None:
-    """The compiled passes of a kind of device, None where there are none."""
-    if device.type == "cpu":
-        return cpu
-    return _gpu_kernels() if device.type == "cuda" else None
-
-
-@cache
-def _gpu_kernels() -> Kernels | None:
-    try:
-        from models.kernels.gpu import passes as gpu
-    except ImportError:
-        warnings.warn("kernels for GPUs need triton, but it is not installed: training will be slower", stacklevel=3)
-        return None
-    return gpu
-
-
-class Fused(Cell):
-    """A cell around another one, whose recurrence compiled code computes; where there is none the other computes it.
-
-    On a processor members and, in the forward pass where there are fewer of them than threads, rows of the batch are
-    spread over as many threads as ``torch`` uses; no result depends on it.
-    """
-
-    def __init__(self, cell: Cell) -> None:
-        """The fused form of this cell."""
-        self.plain = cell
-        self.n_gates, self.gate_names, self.candidate_gate = cell.n_gates, cell.gate_names, cell.candidate_gate
-        self.slope_max = cell.slope_max
-        self.forget_gate, self.input_gate = cell.forget_gate, cell.input_gate
-
-    @property
-    def source(self) -> str:  # type: ignore[override]
-        """The cell's own."""
-        return self.plain.source
-
-    def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
-        """The cell's own."""
-        return self.plain.shapes(n_hidden)
-
-    def start(self, like: Tensor) -> State:
-        """The cell's own."""
-        return self.plain.start(like)
-
-    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
-        """The cell's own."""
-        return self.plain.step(weights, state, drive, mask)
-
-    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
-        """The cell's own."""
-        return self.plain.tangent(weights, tape, t, before, mask)
-
-    def relative_slope(self, gates: Tensor) -> Tensor:
-        """The cell's own."""
-        return self.plain.relative_slope(gates)
-
-    @torch.no_grad()
-    def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        """See ``Cell.forward``."""
-        kernels = kernels_for(drive.parts[0].device)
-        if kernels is None:
-            return self.plain.forward(weights, drive, mask)
-        held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
-        states = drive.parts[0].new_empty(*drive.grid, drive.parts[0].shape[-1] // self.n_gates)
-        return self._forward(kernels, _held(weights), held, _like(mask, states), states)
-
-    @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
-        """See ``Cell.backward``."""
-        kernels = kernels_for(cotangent.device)
-        if kernels is None:
-            return self.plain.backward(weights, tape, mask, cotangent)
-        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=True)
-
-    @torch.no_grad()
-    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
-        """See ``Cell.gradients``."""
-        kernels = kernels_for(cotangent.device)
-        if kernels is None:
-            return self.plain.gradients(weights, tape, mask, cotangent)
-        # Without codes the error signals are the gradient by the drive.
-        kept = tape.drive.codes is None
-        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=kept)
-
-    @abstractmethod
-    def _forward(
-        self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor
-    ) -> Tape: ...
-
-    @abstractmethod
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
-        """The flow; its error signals are empty unless they are to be kept."""
 
 
 class FusedElman(Fused):
@@ -144,8 +48,8 @@ class FusedElman(Fused):
         self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
     ) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, d_matrix = _signals(tape.states, kept), torch.empty_like(matrix)
-        (d_drive,) = _tables(tape.drive)
+        delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
+        (d_drive,) = tables(tape.drive)
         kernels.elman_backward(self._kind, tape.states, matrix, mask, cotangent, codes, delta, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
@@ -163,8 +67,8 @@ class FusedLstm(Fused):
         self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
     ) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, carousel = _signals(tape.gates.flatten(-2) if kept else tape.states, kept), _signals(tape.states, kept)
-        (d_drive,), d_matrix = _tables(tape.drive), torch.empty_like(matrix)
+        delta, carousel = signals(tape.gates.flatten(-2) if kept else tape.states, kept), signals(tape.states, kept)
+        (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         cells, squashed = tape.saved
         held = (tape.states, tape.gates, cells, squashed, matrix)
         kernels.lstm_backward(*held, mask, cotangent, codes, delta, carousel, d_drive, d_matrix)
@@ -184,8 +88,8 @@ class FusedGru(Fused):
         self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
     ) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta = _signals(tape.gates.flatten(-2) if kept else tape.states, kept)
-        (d_drive,), d_matrix = _tables(tape.drive), torch.empty_like(matrix)
+        delta = signals(tape.gates.flatten(-2) if kept else tape.states, kept)
+        (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         d_bias = torch.empty_like(weights["recurrent_bias"])
         (reset,) = tape.saved
         held = (tape.states, tape.gates, reset, matrix)
@@ -212,8 +116,8 @@ class FusedFastElman(Fused):
         self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
     ) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, epsilon = _signals(tape.states, kept), _signals(tape.states, kept)
-        d_mean, d_variance = _tables(tape.drive)
+        delta, epsilon = signals(tape.states, kept), signals(tape.states, kept)
+        d_mean, d_variance = tables(tape.drive)
         (mus, s2s, spreads), d_matrix = tape.saved, torch.empty_like(matrix)
         held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), cotangent)
         kernels.fast_elman_backward(self._kind, *held, codes, delta, epsilon, d_mean, d_variance, d_matrix)
@@ -221,25 +125,34 @@ class FusedFastElman(Fused):
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
 
 
-def _signals(like: Tensor, kept: bool) -> Tensor:
-    """Room for error signals, or the empty tensor that stands for signals nobody wants."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format) if kept else like.new_empty(0, 0, 0, 0)
+class FusedLeakyElman(Fused):
+    """``models.leaky.LeakyElman``, fused on processors only."""
 
+    def __init__(self, cell: LeakyElman) -> None:
+        """The fused form of this cell."""
+        super().__init__(cell)
+        self._kind = KINDS[cell.activation.name]
 
-def _tables(drive: Drive) -> tuple[Tensor, ...]:
-    """Room for gradients by the drive's parts; empty where these are the error signals."""
-    if drive.codes is None:
-        return tuple(part.new_empty(0, 0, 0) for part in drive.parts)
-    return tuple(torch.empty_like(part) for part in drive.parts)
+    def kernels(self, device: torch.device) -> Kernels | None:
+        """None on GPUs."""
+        return cpu if device.type == "cpu" else None
 
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        units = torch.empty_like(states)
+        cpu.leaky_forward(self._kind, drive, weights["recurrent"], weights["retention"], mask, states, units)
+        return Tape(drive=drive, states=states, gates=units.unsqueeze(-2), saved=())
 
-def _held(weights: Weights) -> Weights:
-    """The weights as the kernels need them: detached, without gaps."""
-    return {name: weight.detach().contiguous() for name, weight in weights.items()}
-
-
-def _like(mask: Tensor | None, other: Tensor) -> Tensor | None:
-    return None if mask is None else mask.to(other.dtype).contiguous()
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, retention, codes = weights["recurrent"], weights["retention"], tape.drive.codes
+        delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
+        (d_drive,) = tables(tape.drive)
+        held = (tape.states, tape.gates.squeeze(-2), matrix, retention, mask, cotangent, codes)
+        cpu.leaky_backward(self._kind, *held, delta, d_drive, d_matrix)
+        flow = (delta if codes is None else d_drive,)
+        weights_gradient = {"recurrent": d_matrix, "retention": torch.zeros_like(retention)}
+        return Flow(net=delta, drive=flow, weights=weights_gradient, carousel=None)
 
 
 def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:

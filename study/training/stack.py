@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models import CELLS, FAST_CELLS
 from models.fused import fuse
+from models.initial import Leak
 from models.kernels.cpu.rule import CLIP_NORM
 from models.network import Dropout, Keep, Network
 from study.outcome import Rung
@@ -194,6 +195,7 @@ class Stack:
             input_scale=h.input_scale,
             forget_bias=h.forget_bias,
             chrono_length=h.chrono_length if h.bias_init == "chrono" else None,
+            leak=Leak(low=h.leak_low, high=h.leak_high, share=h.leaky_share),
         )
         return torch.cat([weights[name].flatten() for name in self.network.shapes()])
 

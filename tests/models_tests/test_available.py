@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from models import fused
+from models import fused_cell
 from models.kernels import available
 
 
@@ -30,11 +30,11 @@ def test_described_names_what_is_missing(
 
 def test_a_gpu_without_triton_is_warned_of_once_and_uses_the_plain_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "models.kernels.gpu", None)
-    fused._gpu_kernels.cache_clear()
+    fused_cell._gpu_kernels.cache_clear()
     try:
         with pytest.warns(UserWarning, match="need triton"):
-            assert fused.kernels_for(torch.device("cuda")) is None
+            assert fused_cell.kernels_for(torch.device("cuda")) is None
         # Warnings are errors here: a second one would raise.
-        assert fused.kernels_for(torch.device("cuda")) is None
+        assert fused_cell.kernels_for(torch.device("cuda")) is None
     finally:
-        fused._gpu_kernels.cache_clear()
+        fused_cell._gpu_kernels.cache_clear()

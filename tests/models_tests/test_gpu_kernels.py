@@ -17,7 +17,7 @@ import pytest
 import torch
 from models_tests.test_fused import Drawn, distance, draw, every_cell, passes
 
-from models import fused
+from models import fused_cell
 from models.cell import Cell
 from models.drive import Drive
 from models.fused import fuse
@@ -37,7 +37,7 @@ def gpu() -> Iterator[ModuleType]:
             patch.setenv("TRITON_INTERPRET", "1")
         from models.kernels.gpu import passes as gpu
 
-        patch.setattr(fused, "kernels_for", lambda device: gpu)
+        patch.setattr(fused_cell, "kernels_for", lambda device: gpu)
         yield gpu
 
 

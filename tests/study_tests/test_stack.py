@@ -149,6 +149,18 @@ def test_from_bytes_goes_on_as_if_never_interrupted() -> None:
     assert torch.equal(restored.flat, stack.flat)
 
 
+def test_train_leaves_the_rates_of_leaky_units_as_they_were_drawn_whatever_the_optimiser() -> None:
+    members = plan("leaky_tanh").members
+    chosen = [replace(member.hyperparameters, weight_decay=0.1, leaky_share=k / 4) for k, member in enumerate(members)]
+    mixed = tuple(replace(member, hyperparameters=one) for member, one in zip(members, chosen, strict=True))
+    stack = Stack(replace(plan("leaky_tanh"), members=mixed))
+    before = {name: tensor.clone() for name, tensor in stack.weights.items()}
+    stack.train(5)
+    assert torch.equal(stack.weights["retention"], before["retention"])
+    assert (before["retention"] > 0).sum(1).tolist() == [round(k / 4 * 7) for k in range(5)]
+    assert all((stack.weights["recurrent"] != before["recurrent"]).flatten(1).any(1))
+
+
 def test_load_weights_puts_back_what_member_weights_gave() -> None:
     whole = plan("lstm")
     trained, blank = Stack(whole), Stack(whole)

@@ -18,7 +18,8 @@ def new_gates(states: Tensor, n_gates: int) -> Tensor:
 
 def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    over_rows(elman.forward, *_grid(states), kind, *_table(drive), matrix, _or_empty(mask, states), states)
+    held = (*_table(drive), matrix, _or_empty(mask, states), states.new_empty(0, 0))
+    over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
 
 
 def elman_backward(
@@ -33,7 +34,40 @@ def elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    held = (states, states, matrix, _or_empty(mask, states), states.new_empty(0, 0), cotangent, _codes(codes))
+    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
+
+
+def leaky_forward(
+    kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
+) -> None:
+    """``h_t = r h_{t-1} + (1 - r) f(drive_t + (m_t h_{t-1}) W)``.
+
+    ``retention`` is r, ``[K, H]``; the rest is as in ``Kernels``. Writes h into ``states`` and f(...) into ``units``,
+    both ``[K, T, B, H]``.
+    """
+    held = (*_table(drive), matrix, _or_empty(mask, states), retention)
+    over_rows(elman.forward, *_grid(states), kind, *held, states, units)
+
+
+def leaky_backward(
+    kind: int,
+    states: Tensor,
+    units: Tensor,
+    matrix: Tensor,
+    retention: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """``delta_t = f'(a_t) (1 - r) e_t``, ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``.
+
+    ``delta`` is ``[K, T, B, H]``; the rest is as in ``Kernels`` and ``leaky_forward``.
+    """
+    held = (states, units, matrix, _or_empty(mask, states), retention, cotangent, _codes(codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
 

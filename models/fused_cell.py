@@ -1,0 +1,141 @@
+"""What all cells whose passes are compiled for the device have in common."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from functools import cache
+
+import torch
+from torch import Generator, Tensor
+
+from models.cell import Cell, Flow, Gradients, State, Tape, Weights
+from models.drive import Drive
+from models.initial import Leak
+from models.kernels.cpu import passes as cpu
+from models.kernels.interface import Kernels
+
+
+def kernels_for(device: torch.device) -> Kernels | None:
+    """The compiled passes of a kind of device, None where there are none."""
+    if device.type == "cpu":
+        return cpu
+    return _gpu_kernels() if device.type == "cuda" else None
+
+
+@cache
+def _gpu_kernels() -> Kernels | None:
+    try:
+        from models.kernels.gpu import passes as gpu
+    except ImportError:
+        warnings.warn("kernels for GPUs need triton, but it is not installed: training will be slower", stacklevel=3)
+        return None
+    return gpu
+
+
+class Fused(Cell):
+    """A cell around another one, whose recurrence compiled code computes; where there is none the other computes it.
+
+    On a processor members and, in the forward pass where there are fewer of them than threads, rows of the batch are
+    spread over as many threads as ``torch`` uses; no result depends on it.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        """The fused form of this cell."""
+        self.plain = cell
+        self.n_gates, self.gate_names, self.candidate_gate = cell.n_gates, cell.gate_names, cell.candidate_gate
+        self.slope_max = cell.slope_max
+        self.forget_gate, self.input_gate = cell.forget_gate, cell.input_gate
+
+    def kernels(self, device: torch.device) -> Kernels | None:
+        """The compiled passes that this cell uses on a kind of device; None where it uses the plain cell's."""
+        return kernels_for(device)
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """The cell's own."""
+        return self.plain.source
+
+    def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
+        """The cell's own."""
+        return self.plain.shapes(n_hidden)
+
+    def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
+        """The cell's own."""
+        return self.plain.fixed(generator, n_hidden, leak)
+
+    def start(self, like: Tensor) -> State:
+        """The cell's own."""
+        return self.plain.start(like)
+
+    def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
+        """The cell's own."""
+        return self.plain.step(weights, state, drive, mask)
+
+    def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
+        """The cell's own."""
+        return self.plain.tangent(weights, tape, t, before, mask)
+
+    def relative_slope(self, gates: Tensor) -> Tensor:
+        """The cell's own."""
+        return self.plain.relative_slope(gates)
+
+    @torch.no_grad()
+    def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+        """See ``Cell.forward``."""
+        kernels = self.kernels(drive.parts[0].device)
+        if kernels is None:
+            return self.plain.forward(weights, drive, mask)
+        held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
+        states = drive.parts[0].new_empty(*drive.grid, drive.parts[0].shape[-1] // self.n_gates)
+        return self._forward(kernels, _held(weights), held, _like(mask, states), states)
+
+    @torch.no_grad()
+    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+        """See ``Cell.backward``."""
+        kernels = self.kernels(cotangent.device)
+        if kernels is None:
+            return self.plain.backward(weights, tape, mask, cotangent)
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=True)
+
+    @torch.no_grad()
+    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+        """See ``Cell.gradients``."""
+        kernels = self.kernels(cotangent.device)
+        if kernels is None:
+            return self.plain.gradients(weights, tape, mask, cotangent)
+        # Without codes the error signals are the gradient by the drive.
+        kept = tape.drive.codes is None
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=kept)
+
+    @abstractmethod
+    def _forward(
+        self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor
+    ) -> Tape: ...
+
+    @abstractmethod
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        """The flow; its error signals are empty unless they are to be kept."""
+
+
+def signals(like: Tensor, kept: bool) -> Tensor:
+    """Room for error signals, or the empty tensor that stands for signals nobody wants."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format) if kept else like.new_empty(0, 0, 0, 0)
+
+
+def tables(drive: Drive) -> tuple[Tensor, ...]:
+    """Room for gradients by the drive's parts; empty where these are the error signals."""
+    if drive.codes is None:
+        return tuple(part.new_empty(0, 0, 0) for part in drive.parts)
+    return tuple(torch.empty_like(part) for part in drive.parts)
+
+
+def _held(weights: Weights) -> Weights:
+    """The weights as the kernels need them: detached, without gaps."""
+    return {name: weight.detach().contiguous() for name, weight in weights.items()}
+
+
+def _like(mask: Tensor | None, other: Tensor) -> Tensor | None:
+    return None if mask is None else mask.to(other.dtype).contiguous()
