@@ -9,6 +9,7 @@ from models.fast_elman import FastElman
 from models.gru import Gru
 from models.leaky import LeakyElman
 from models.lstm import Lstm
+from models.state_space import StateSpace
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
@@ -17,6 +18,7 @@ CELLS: dict[str, Cell] = {
     "leaky_tanh": LeakyElman(ACTIVATIONS["tanh"]),
     "leaky_logistic": LeakyElman(ACTIVATIONS["logistic"]),
     "leaky_rectifier": LeakyElman(ACTIVATIONS["rectifier"]),
+    "state_space": StateSpace(ACTIVATIONS["tanh"]),
     "gru": Gru(),
     "lstm": Lstm(),
 }

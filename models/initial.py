@@ -82,8 +82,7 @@ def sparse(generator: Generator, n_hidden: int) -> Tensor:
 
     Source: Martens & Sutskever 2011; Sutskever et al. 2013, section 4 (the radius as a scale). Differs: nothing.
     """
-    order = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0)
-    matrix = torch.where(order < FAN_IN, _normal(generator, n_hidden), 0)
+    matrix = torch.where(_incoming(generator, n_hidden, FAN_IN), _normal(generator, n_hidden), 0)
     # Never 0: every unit has an incoming connection, so there are cycles, and 15 a unit make them many.
     return matrix / float(torch.linalg.eigvals(matrix).abs().max())
 
@@ -132,6 +131,23 @@ def retention(generator: Generator, n_hidden: int, leak: Leak) -> Tensor:
     """
     rates = torch.rand(n_hidden, generator=generator, dtype=torch.float64) * (leak.high - leak.low) + leak.low
     return torch.where(torch.arange(n_hidden) < round(leak.share * n_hidden), 1 - rates, 0)
+
+
+def connections(generator: Generator, n_hidden: int, connectivity: float) -> Tensor:
+    """Which recurrent connections exist in a sparsely connected network, ``[H, H]``, bool: ``state @ matrix``.
+
+    Every unit has the same number of incoming ones, the share ``connectivity`` of n_hidden to the nearest number, one
+    at least, from random units.
+
+    Source: the sparse state of Schaefer, Udluft & Zimmermann 2008. Differs: how they place connections is not known to
+    us.
+    """
+    return _incoming(generator, n_hidden, max(1, round(connectivity * n_hidden)))
+
+
+def _incoming(generator: Generator, n_hidden: int, n_connections: int) -> Tensor:
+    """``n_connections`` random ones in every column of zeros, as truth values."""
+    return torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0) < n_connections
 
 
 def _normal(generator: Generator, n_hidden: int) -> Tensor:

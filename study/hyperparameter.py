@@ -9,6 +9,7 @@ from dataclasses import fields
 from models import CELLS, FAST_CELLS
 from models.initial import INITIALISERS
 from models.network import Dropout
+from models.state_space import StateSpace
 from study.dimension import Chosen, Hyperparameter
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
 from study.training.rule import CLIP_FALLBACKS, OPTIMISERS
@@ -85,6 +86,14 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         low=0,
         high=1,
         applies=_leaks,
+    ),
+    "connectivity": Hyperparameter(
+        meaning="share of a unit's incoming recurrent connections that exist; the others are zero, and remain so",
+        default=Interval(low=0.1, high=1.0),
+        low=0,
+        high=1,
+        open_low=True,
+        applies=lambda cell, chosen: isinstance(CELLS[cell], StateSpace),
     ),
     "optimiser": Hyperparameter(
         meaning="update rule",

@@ -22,6 +22,7 @@ from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
+from study.training.sparsity import all_lacking, lacking
 from tasks import Batch
 
 PROBE_SEQUENCES = 32
@@ -197,6 +198,8 @@ class Stack:
             chrono_length=h.chrono_length if h.bias_init == "chrono" else None,
             leak=Leak(low=h.leak_low, high=h.leak_high, share=h.leaky_share),
         )
+        if h.connectivity < 1:
+            weights["recurrent"].masked_fill_(lacking(member, self.network.n_hidden), 0)
         return torch.cat([weights[name].flatten() for name in self.network.shapes()])
 
     def _hold(self, flat: Tensor) -> None:
@@ -213,6 +216,7 @@ class Stack:
         every = [member.hyperparameters for member in self.members]
         self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
+        self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(
@@ -251,6 +255,8 @@ class Stack:
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
+        if self._lacking is not None:
+            gradient[:, self._splits["recurrent"]].masked_fill_(self._lacking, 0)
         return torch.cat(losses), gradient
 
     def _group_size(self, batch: Batch) -> int:

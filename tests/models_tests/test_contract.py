@@ -277,6 +277,7 @@ BLOCKS = {
     "leaky_tanh": (torch.tanh,),
     "leaky_logistic": (torch.sigmoid,),
     "leaky_rectifier": (torch.relu,),
+    "state_space": (torch.tanh,),
     "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
     "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
 }

@@ -132,6 +132,23 @@ def test_leaky_network_that_keeps_nothing_is_elmans(name: str) -> None:
     assert torch.equal(leaky.states, fuse(CELLS[f"elman_{name}"]).forward(weights, drive, None).states)
 
 
+def test_state_space_model_equals_its_equations() -> None:
+    a, b, c = normal(N_HIDDEN, N_HIDDEN, seed=0), normal(N_HIDDEN, N_IN, seed=1), normal(N_OUT, N_HIDDEN, seed=2)
+    theta, inputs = normal(N_HIDDEN, seed=3), normal(LENGTH, N_SEQUENCES, N_IN, seed=4)
+    expected = torch.zeros(N_SEQUENCES, N_OUT, dtype=torch.float64)
+    for sequence in range(N_SEQUENCES):
+        s = torch.zeros(N_HIDDEN, dtype=torch.float64)
+        for t in range(LENGTH):
+            s = torch.tanh(a @ s + b @ inputs[t, sequence] + theta)
+        expected[sequence] = c @ s
+    columns = {"input": b, "recurrent": a, "readout": c}
+    weights = {name: matrix.T[None] for name, matrix in columns.items()}
+    weights |= {"bias": theta[None], "readout_bias": torch.zeros(1, N_OUT, dtype=torch.float64)}
+    cell = fuse(CELLS["state_space"])
+    network = Network(cell=cell, dropout=Dropout.NONE, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_OUT)
+    assert_close(network.output(weights, inputs, keep=None, noise=None, n_read=1)[0, 0], expected)
+
+
 def test_lstm_carousel_is_the_total_derivative_by_the_cell() -> None:
     w = 0.6 * normal(N_HIDDEN, 4 * N_HIDDEN, seed=0)
     drive = normal(LENGTH, N_SEQUENCES, 4 * N_HIDDEN, seed=1)

@@ -76,6 +76,7 @@ def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> No
         ),
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
+        ("space.connectivity=0", r"space.connectivity must be a number in \(0, 1\], but got 0"),
         ("space.leak_high=1.5", r"space.leak_high must be a number in \[0, 1\], but got 1.5"),
         ("space.clip_fallback=shrink", r"space.clip_fallback: unknown value 'shrink'; did you mean 'shrink_recurrent'"),
         ("space.init=smart_tan", r"space.init: unknown value 'smart_tan'; did you mean 'smart_tanh'"),
@@ -107,6 +108,10 @@ def test_hyperparameters_of_leaks_apply_to_leaky_cells_alone() -> None:
     names = {"leaky_share", "leak_low", "leak_high"}
     assert {cell for cell in CELLS if active(cell, {}) & names} == {"leaky_tanh", "leaky_logistic", "leaky_rectifier"}
     assert active("leaky_tanh", {}) >= names
+
+
+def test_connectivity_applies_to_the_state_space_model_alone() -> None:
+    assert [cell for cell in CELLS if "connectivity" in active(cell, {})] == ["state_space"]
 
 
 def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:
