@@ -11,7 +11,6 @@ from models.elman import Elman
 from models.fast_elman import FastElman
 from models.fused_cell import Fused, signals, tables
 from models.gru import Gru
-from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
 from models.leaky import LeakyElman
 from models.lstm import Lstm
@@ -126,20 +125,16 @@ class FusedFastElman(Fused):
 
 
 class FusedLeakyElman(Fused):
-    """``models.leaky.LeakyElman``, fused on processors only."""
+    """``models.leaky.LeakyElman``, fused."""
 
     def __init__(self, cell: LeakyElman) -> None:
         """The fused form of this cell."""
         super().__init__(cell)
         self._kind = KINDS[cell.activation.name]
 
-    def kernels(self, device: torch.device) -> Kernels | None:
-        """None on GPUs."""
-        return cpu if device.type == "cpu" else None
-
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
         units = torch.empty_like(states)
-        cpu.leaky_forward(self._kind, drive, weights["recurrent"], weights["retention"], mask, states, units)
+        kernels.leaky_forward(self._kind, drive, weights["recurrent"], weights["retention"], mask, states, units)
         return Tape(drive=drive, states=states, gates=units.unsqueeze(-2), saved=())
 
     def _backward(
@@ -149,7 +144,7 @@ class FusedLeakyElman(Fused):
         delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
         (d_drive,) = tables(tape.drive)
         held = (tape.states, tape.gates.squeeze(-2), matrix, retention, mask, cotangent, codes)
-        cpu.leaky_backward(self._kind, *held, delta, d_drive, d_matrix)
+        kernels.leaky_backward(self._kind, *held, delta, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         weights_gradient = {"recurrent": d_matrix, "retention": torch.zeros_like(retention)}
         return Flow(net=delta, drive=flow, weights=weights_gradient, carousel=None)

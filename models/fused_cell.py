@@ -47,10 +47,6 @@ class Fused(Cell):
         self.slope_max = cell.slope_max
         self.forget_gate, self.input_gate = cell.forget_gate, cell.input_gate
 
-    def kernels(self, device: torch.device) -> Kernels | None:
-        """The compiled passes that this cell uses on a kind of device; None where it uses the plain cell's."""
-        return kernels_for(device)
-
     @property
     def source(self) -> str:  # type: ignore[override]
         """The cell's own."""
@@ -83,7 +79,7 @@ class Fused(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """See ``Cell.forward``."""
-        kernels = self.kernels(drive.parts[0].device)
+        kernels = kernels_for(drive.parts[0].device)
         if kernels is None:
             return self.plain.forward(weights, drive, mask)
         held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
@@ -93,7 +89,7 @@ class Fused(Cell):
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """See ``Cell.backward``."""
-        kernels = self.kernels(cotangent.device)
+        kernels = kernels_for(cotangent.device)
         if kernels is None:
             return self.plain.backward(weights, tape, mask, cotangent)
         return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=True)
@@ -101,7 +97,7 @@ class Fused(Cell):
     @torch.no_grad()
     def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
         """See ``Cell.gradients``."""
-        kernels = self.kernels(cotangent.device)
+        kernels = kernels_for(cotangent.device)
         if kernels is None:
             return self.plain.gradients(weights, tape, mask, cotangent)
         # Without codes the error signals are the gradient by the drive.

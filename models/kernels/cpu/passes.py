@@ -41,11 +41,7 @@ def elman_backward(
 def leaky_forward(
     kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
 ) -> None:
-    """``h_t = r h_{t-1} + (1 - r) f(drive_t + (m_t h_{t-1}) W)``.
-
-    ``retention`` is r, ``[K, H]``; the rest is as in ``Kernels``. Writes h into ``states`` and f(...) into ``units``,
-    both ``[K, T, B, H]``.
-    """
+    """See ``Kernels``."""
     held = (*_table(drive), matrix, _or_empty(mask, states), retention)
     over_rows(elman.forward, *_grid(states), kind, *held, states, units)
 
@@ -63,10 +59,7 @@ def leaky_backward(
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
-    """``delta_t = f'(a_t) (1 - r) e_t``, ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``.
-
-    ``delta`` is ``[K, T, B, H]``; the rest is as in ``Kernels`` and ``leaky_forward``.
-    """
+    """See ``Kernels``."""
     held = (states, units, matrix, _or_empty(mask, states), retention, cotangent, _codes(codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
