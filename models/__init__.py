@@ -7,16 +7,22 @@ from models.cell import Cell
 from models.elman import Elman
 from models.fast_elman import FastElman
 from models.gru import Gru
+from models.leaky import LeakyElman
 from models.lstm import Lstm
 from models.lstm_1997 import Lstm1997
 from models.min_gru import MinGru
 from models.orthogonal import Orthogonal
+from models.state_space import StateSpace
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
     "elman_logistic": Elman(ACTIVATIONS["logistic"]),
     "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
     "orthogonal_tanh": Orthogonal(Elman(ACTIVATIONS["tanh"])),
+    "leaky_tanh": LeakyElman(ACTIVATIONS["tanh"]),
+    "leaky_logistic": LeakyElman(ACTIVATIONS["logistic"]),
+    "leaky_rectifier": LeakyElman(ACTIVATIONS["rectifier"]),
+    "state_space": StateSpace(ACTIVATIONS["tanh"]),
     "gru": Gru(),
     "lstm": Lstm(),
     "lstm_1997": Lstm1997(truncated=False),

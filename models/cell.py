@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Generator, Tensor
 
 from models.drive import Drive
+from models.initial import Leak
 
 Weights = Mapping[str, Tensor]
 """Parameters by name, each with a leading member axis K."""
@@ -86,6 +87,13 @@ class Cell(ABC):
     def matrix(self, weights: Weights) -> Tensor | None:
         """What multiplies the previous state, ``[K, H, G*H]``; None where nothing does."""
         return weights.get("recurrent")
+
+    def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
+        """The recurrent parameters of one member that are drawn and never trained: their gradient is zero, always.
+
+        They are float64 on the CPU; most cells have none, and draw nothing.
+        """
+        return {}
 
     @abstractmethod
     def start(self, like: Tensor) -> State:

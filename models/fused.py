@@ -13,10 +13,12 @@ from models.fusion import Fused, signals, tables
 from models.gru import Gru
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
+from models.leaky import LeakyElman
 from models.lstm import Lstm
 from models.lstm_1997 import Lstm1997
 from models.min_gru import MinGru
 from models.orthogonal import Orthogonal
+from models.state_space import StateSpace
 
 
 class FusedElman(Fused):
@@ -159,8 +161,36 @@ class FusedFastElman(Fused):
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
 
 
+class FusedLeakyElman(Fused):
+    """``models.leaky.LeakyElman``, fused."""
+
+    def __init__(self, cell: LeakyElman) -> None:
+        """The fused form of this cell."""
+        super().__init__(cell)
+        self._kind = KINDS[cell.activation.name]
+
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        units = torch.empty_like(states)
+        kernels.leaky_forward(self._kind, drive, weights["recurrent"], weights["retention"], mask, states, units)
+        return Tape(drive=drive, states=states, gates=units.unsqueeze(-2), saved=())
+
+    def _backward(
+        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
+    ) -> Flow:
+        matrix, retention, codes = weights["recurrent"], weights["retention"], tape.drive.codes
+        delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
+        (d_drive,) = tables(tape.drive)
+        held = (tape.states, tape.gates.squeeze(-2), matrix, retention, mask, cotangent, codes)
+        kernels.leaky_backward(self._kind, *held, delta, d_drive, d_matrix)
+        flow = (delta if codes is None else d_drive,)
+        weights_gradient = {"recurrent": d_matrix, "retention": torch.zeros_like(retention)}
+        return Flow(net=delta, drive=flow, weights=weights_gradient, carousel=None)
+
+
 FUSED: dict[type[Cell], type[Fused]] = {
     Elman: FusedElman,
+    StateSpace: FusedElman,
+    LeakyElman: FusedLeakyElman,
     Lstm: FusedLstm,
     Lstm1997: FusedLstm1997,
     Gru: FusedGru,

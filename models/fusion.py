@@ -8,10 +8,11 @@ from functools import cache
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from models.cell import Cell, Flow, Gradients, State, Tape, Weights
 from models.drive import Drive
+from models.initial import Leak
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import Kernels
 
@@ -59,6 +60,10 @@ class Fused(Cell):
     def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
         """The cell's own."""
         return self.plain.shapes(n_hidden)
+
+    def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
+        """The cell's own."""
+        return self.plain.fixed(generator, n_hidden, leak)
 
     def start(self, like: Tensor) -> State:
         """The cell's own."""

@@ -34,6 +34,19 @@ class Initialisation:
     readout_deviation: Callable[[int], float] = _one_over_root
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """How many units of a leaky network leak, as a share, and the ends of the range of their rates, all in [0, 1]."""
+
+    low: float
+    high: float
+    share: float
+
+
+SLOW = Leak(low=0.02, high=0.2, share=1.0)
+"""The rates of Pascanu et al. 2013, supplement, for every unit (there for 100 of 400)."""
+
+
 def gaussian(generator: Generator, n_hidden: int) -> Tensor:
     """Independent normal entries with standard deviation ``1 / sqrt(n_hidden)``; spectral radius about 1.
 
@@ -69,8 +82,7 @@ def sparse(generator: Generator, n_hidden: int) -> Tensor:
 
     Source: Martens & Sutskever 2011; Sutskever et al. 2013, section 4 (the radius as a scale). Differs: nothing.
     """
-    order = torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0)
-    matrix = torch.where(order < FAN_IN, _normal(generator, n_hidden), 0)
+    matrix = torch.where(_incoming(generator, n_hidden, FAN_IN), _normal(generator, n_hidden), 0)
     # Never 0: every unit has an incoming connection, so there are cycles, and 15 a unit make them many.
     return matrix / float(torch.linalg.eigvals(matrix).abs().max())
 
@@ -105,6 +117,37 @@ def chrono(generator: Generator, n_hidden: int, longest: float) -> Tensor:
     ``1 - z = logistic(-net input)`` has their negative by itself.
     """
     return torch.rand(n_hidden, generator=generator, dtype=torch.float64).mul_(longest - 2).add_(1).log_()
+
+
+def retention(generator: Generator, n_hidden: int, leak: Leak) -> Tensor:
+    """What units keep of their state from step to step, ``[H]``: ``1 - u`` for those that leak, 0 for all others.
+
+    ``u`` is uniform between ``low`` and ``high``; it is the share of a unit's new value. The first units leak, a share
+    ``share`` of them all: without other input they forget within ``1 / u`` steps.
+
+    Source: Bengio, Boulanger-Lewandowski & Pascanu 2012 (rates of one's own, drawn from a range); Pascanu et al. 2013,
+    supplement (some units only). Differs: neither says which of the two shares is drawn; as the other one ``u`` would
+    make units fast, which are to be slow.
+    """
+    rates = torch.rand(n_hidden, generator=generator, dtype=torch.float64) * (leak.high - leak.low) + leak.low
+    return torch.where(torch.arange(n_hidden) < round(leak.share * n_hidden), 1 - rates, 0)
+
+
+def connections(generator: Generator, n_hidden: int, connectivity: float) -> Tensor:
+    """Which recurrent connections exist in a sparsely connected network, ``[H, H]``, bool: ``state @ matrix``.
+
+    Every unit has the same number of incoming ones, the share ``connectivity`` of n_hidden to the nearest number, one
+    at least, from random units.
+
+    Source: the sparse state of Schaefer, Udluft & Zimmermann 2008. Differs: how they place connections is not known to
+    us.
+    """
+    return _incoming(generator, n_hidden, max(1, round(connectivity * n_hidden)))
+
+
+def _incoming(generator: Generator, n_hidden: int, n_connections: int) -> Tensor:
+    """``n_connections`` random ones in every column of zeros, as truth values."""
+    return torch.rand(n_hidden, n_hidden, generator=generator, dtype=torch.float64).argsort(dim=0) < n_connections
 
 
 def _normal(generator: Generator, n_hidden: int) -> Tensor:

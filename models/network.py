@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from models.cell import Cell, Flow, Gradients, Tape, Weights
 from models.drive import Drive
-from models.initial import INITIALISERS, chrono
+from models.initial import INITIALISERS, SLOW, Leak, chrono
 from models.projection import collect, is_code, project
 from models.unroll import unroll
 
@@ -91,13 +91,15 @@ class Network:
         input_scale: float,
         forget_bias: float,
         chrono_length: float | None = None,
+        leak: Leak = SLOW,
     ) -> dict[str, Tensor]:
         """Parameters of one member, float64 on the CPU.
 
         Every recurrent block is ``init_scale`` times the named initialiser's matrix, and what else the cell draws is as
         it says; input weights are Gaussian with ``input_scale`` times its standard deviation, readout weights with its
         own; biases are zero but for the forget gate's, which are ``forget_bias``, or of a chrono initialisation for
-        memories of up to ``chrono_length`` steps, which negates them for the input gate.
+        memories of up to ``chrono_length`` steps, which negates them for the input gate. What the cell does
+        not train it draws last.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         how = INITIALISERS[init]
@@ -114,7 +116,7 @@ class Network:
                 biases[self.cell.forget_gate] = chrono(generator, self.n_hidden, chrono_length)
                 if self.cell.input_gate is not None:
                     biases[self.cell.input_gate] = -biases[self.cell.forget_gate]
-        return weights
+        return weights | self.cell.fixed(generator, self.n_hidden, leak)
 
     def output(
         self, weights: Weights, inputs: Tensor, *, keep: Keep | None, noise: Noise | None, n_read: int

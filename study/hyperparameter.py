@@ -3,79 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from models import CELLS, FAST_CELLS
 from models.initial import INITIALISERS
 from models.network import Dropout
-from study.errors import must, unknown_name
+from models.state_space import StateSpace
+from study.dimension import Chosen, Hyperparameter, bounds_or_values
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
 from study.training.omega import OMEGA_FORMS
 from study.training.rule import CLIP_FALLBACKS, OPTIMISERS
-
-Chosen = Mapping[str, Parameter]
-"""The hyperparameters of a trial that are decided so far."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyperparameter:
-    """A dimension of the search.
-
-    ``names`` are the valid values of a categorical hyperparameter; a numeric one must lie between ``low`` and ``high``,
-    bounds excluded where ``open_low`` or ``open_high`` says so. ``applies`` tells, from the cell and what is chosen so
-    far, whether the hyperparameter has any effect.
-    """
-
-    meaning: str
-    default: Domain
-    names: tuple[str, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    applies: Callable[[str, Chosen], bool] = lambda cell, chosen: True
-
-    def accepts(self, value: Parameter) -> bool:
-        """Whether the value makes sense for this hyperparameter."""
-        if self.names:
-            return value in self.names
-        if isinstance(value, str | bool) or math.isnan(value):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below
-
-    def check(self, where: str, domain: Domain) -> None:
-        """Raise ValueError, with ``where`` in its sentence, unless every value of the domain makes sense."""
-        values = bounds_or_values(domain)
-        if isinstance(domain, Interval):
-            low, high = domain.low, domain.high
-            must(not self.names, f"{where} must be {self.rule}", "got an interval")
-            must(math.isfinite(high - low), f"{where}: an interval must be finite", f"got {low:g} to {high:g}")
-            must(low < high, f"{where}: low < high must hold", f"got {low:g} and {high:g}")
-            must(not domain.log or low > 0, f"{where}: low > 0 must hold with log", f"got {low:g}")
-        elif isinstance(domain, Choices):
-            must(len(set(values)) == len(values), f"{where}: choices must differ", f"got {', '.join(map(str, values))}")
-        for value in values:
-            if self.names and value not in self.names:
-                raise ValueError(f"{where}: {unknown_name('value', str(value), self.names)}")
-            must(self.accepts(value), f"{where} must be {self.rule}", f"got {value}")
-
-    @property
-    def rule(self) -> str:
-        """What ``accepts`` demands, in words."""
-        if self.names:
-            return f"one of {', '.join(self.names)}"
-        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
-
-
-def bounds_or_values(domain: Domain) -> tuple[Parameter, ...]:
-    """Where an interval starts and ends; or all values of any other domain."""
-    if isinstance(domain, Interval):
-        return domain.low, domain.high
-    return domain.values if isinstance(domain, Choices) else (domain,)
 
 
 def _dropped(cell: str, chosen: Chosen) -> bool:
@@ -93,6 +31,10 @@ def _flows_by_matrix(cell: str) -> bool:
 def _has_recurrent_weights(cell: str) -> bool:
     """Whether an initialiser draws a recurrent matrix, which updates then change entry by entry."""
     return "recurrent" in CELLS[cell].shapes(1)
+
+
+def _leaks(cell: str, chosen: Chosen) -> bool:
+    return "retention" in CELLS[cell].shapes(1)
 
 
 HYPERPARAMETERS: dict[str, Hyperparameter] = {
@@ -135,6 +77,35 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         low=2,
         high=1e6,
         applies=lambda cell, chosen: _remembers_by_gate(cell) and chosen["bias_init"] == "chrono",
+    ),
+    "leaky_share": Hyperparameter(
+        meaning="share of the units that leak; the others keep nothing of their state",
+        default=Interval(low=0.25, high=1.0),
+        low=0,
+        high=1,
+        applies=_leaks,
+    ),
+    "leak_low": Hyperparameter(
+        meaning="one end of the range from which each leaky unit's rate, its new value's share, is drawn and kept",
+        default=0.02,
+        low=0,
+        high=1,
+        applies=_leaks,
+    ),
+    "leak_high": Hyperparameter(
+        meaning="the other end of the range of rates",
+        default=0.2,
+        low=0,
+        high=1,
+        applies=_leaks,
+    ),
+    "connectivity": Hyperparameter(
+        meaning="share of a unit's incoming recurrent connections that exist; the others are zero, and remain so",
+        default=Interval(low=0.1, high=1.0),
+        low=0,
+        high=1,
+        open_low=True,
+        applies=lambda cell, chosen: isinstance(CELLS[cell], StateSpace),
     ),
     "optimiser": Hyperparameter(
         meaning="update rule",

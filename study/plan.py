@@ -38,7 +38,9 @@ class Hyperparameters:
 
     ``clip_norm`` is infinite where gradients are not clipped. ``momentum`` is read by heavy ball, Nesterov and Adam
     (as beta_1), ``square_decay`` by RMSprop, Adam (as beta_2) and VarioEta, ``forget_bias`` by cells with a forget gate
-    whose ``bias_init`` is ``constant``, ``chrono_length`` by those where it is ``chrono``.
+    whose ``bias_init`` is ``constant``, ``chrono_length`` by those where it is ``chrono``,
+    ``leaky_share``, ``leak_low`` and ``leak_high`` by cells whose units leak, ``connectivity`` by the state space
+    model.
     """
 
     init: str = "orthogonal"
@@ -47,6 +49,10 @@ class Hyperparameters:
     bias_init: str = "constant"
     forget_bias: float = 1.0
     chrono_length: float = 100.0
+    leaky_share: float = 1.0
+    leak_low: float = 0.02
+    leak_high: float = 0.2
+    connectivity: float = 1.0
     optimiser: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9

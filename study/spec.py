@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from models import CELLS
+from study.dimension import bounds_or_values
 from study.errors import must, unknown_name
-from study.hyperparameter import HYPERPARAMETERS, bounds_or_values, default_domain, fit_domain, fixed_space, misfits
+from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
 from study.plan import (
     Choices,
     Device,

@@ -53,6 +53,40 @@ class Kernels(Protocol):
         ``delta`` is ``[K, T, B, H]``.
         """
 
+    def leaky_forward(
+        self,
+        kind: int,
+        drive: Drive,
+        matrix: Tensor,
+        retention: Tensor,
+        mask: Tensor | None,
+        states: Tensor,
+        units: Tensor,
+    ) -> None:
+        """``h_t = r h_{t-1} + (1 - r) f(drive_t + (m_t h_{t-1}) W)``.
+
+        ``retention`` is r, ``[K, H]``. Writes h into ``states`` and f(...) into ``units``, both ``[K, T, B, H]``.
+        """
+
+    def leaky_backward(
+        self,
+        kind: int,
+        states: Tensor,
+        units: Tensor,
+        matrix: Tensor,
+        retention: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        codes: Tensor | None,
+        delta: Tensor,
+        d_drive: Tensor,
+        d_matrix: Tensor,
+    ) -> None:
+        """``delta_t = f'(a_t) (1 - r) e_t``, ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``.
+
+        ``delta`` is ``[K, T, B, H]``.
+        """
+
     def lstm_forward(
         self,
         drive: Drive,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models import CELLS, FAST_CELLS
 from models.fused import fuse
+from models.initial import Leak
 from models.kernels.cpu.rule import CLIP_NORM
 from models.network import Dropout, Keep, Network
 from study.outcome import Rung
@@ -22,6 +23,7 @@ from study.training.measure import yardstick
 from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
+from study.training.sparsity import all_lacking, lacking
 from tasks import Batch
 
 PROBE_SEQUENCES = 32
@@ -195,7 +197,10 @@ class Stack:
             input_scale=h.input_scale,
             forget_bias=h.forget_bias,
             chrono_length=h.chrono_length if h.bias_init == "chrono" else None,
+            leak=Leak(low=h.leak_low, high=h.leak_high, share=h.leaky_share),
         )
+        if h.connectivity < 1:
+            weights["recurrent"].masked_fill_(lacking(member, self.network.n_hidden), 0)
         return torch.cat([weights[name].flatten() for name in self.network.shapes()])
 
     def _hold(self, flat: Tensor) -> None:
@@ -215,6 +220,7 @@ class Stack:
         # Where nobody pays, errors start at the states that are read.
         sparse = any(h.l1_states > 0 for h in every)
         self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
+        self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
             self._keep = Keep(
@@ -258,6 +264,8 @@ class Stack:
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
+        if self._lacking is not None:
+            gradient[:, self._splits["recurrent"]].masked_fill_(self._lacking, 0)
         return torch.cat(losses), gradient, omega
 
     def _group_size(self, batch: Batch) -> int:

@@ -22,7 +22,8 @@ from models.kernels.gpu.passes import N_WARPS, SMALL, WIDE, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
-    "elman": (elman, WIDE, {"KIND": TANH, "MASKED": True}),
+    "elman": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False}),
+    "leaky": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": True}),
     "lstm": (lstm, SMALL, {"MASKED": True}),
     "gru": (gru, SMALL, {"MASKED": True}),
     "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),

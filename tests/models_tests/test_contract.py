@@ -18,6 +18,7 @@ from models import CELLS, FAST_CELLS
 from models.cell import Cell, Weights
 from models.drive import Drive
 from models.fused import fuse
+from models.initial import Leak
 from models.unroll import unroll, unroll_reference
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
@@ -31,6 +32,9 @@ every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 
 SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]
 """Members, length, hidden units, steps that are read."""
+
+LEAK = Leak(low=0.02, high=1.0, share=0.7)
+"""Slow units, fast ones, and some that do not leak."""
 
 N_SEQUENCES, N_ROWS = 4, 3
 """Sequences of a batch, and rows of a drive's table."""
@@ -83,6 +87,7 @@ def draw(
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     weights = {name: (0.7 * normal(n_members, *shape)) for name, shape in cell.shapes(n_hidden).items()}
+    weights |= {name: one.repeat(n_members, 1) for name, one in cell.fixed(generator, n_hidden, LEAK).items()}
     places = (length, N_SEQUENCES)
     rows = places if codes == "none" else (N_ROWS,)
     drive = [normal(n_members, *rows, cell.n_gates * n_hidden) for _ in range(1 + fast)]
@@ -164,6 +169,9 @@ def test_tangent_is_the_forward_derivative_of_a_step(cell: Cell, fast: bool) -> 
 def test_unroll_has_the_gradient_of_finite_differences(cell: Cell, fast: bool) -> None:
     case = draw(cell, fast, n_members=2, length=3, n_hidden=2, n_read=2)
     names, n_parts = tuple(case.weights), len(case.drive.parts)
+    # The gradient of what is not trained is zero by definition, not by its differences.
+    for name in cell.fixed(Generator(), 2, LEAK):
+        case.weights[name].requires_grad_(False)
 
     def read(*leaves: Tensor) -> Tensor:
         weights = dict(zip(names, leaves[n_parts:], strict=True))
@@ -272,6 +280,10 @@ BLOCKS = {
     "elman_logistic": (torch.sigmoid,),
     "elman_rectifier": (torch.relu,),
     "orthogonal_tanh": (torch.tanh,),
+    "leaky_tanh": (torch.tanh,),
+    "leaky_logistic": (torch.sigmoid,),
+    "leaky_rectifier": (torch.relu,),
+    "state_space": (torch.tanh,),
     "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
     "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
     "lstm_1997": (torch.sigmoid, squash, torch.sigmoid),

@@ -18,6 +18,7 @@ from models import CELLS, FAST_CELLS
 from models.cell import Cell, Weights
 from models.drive import Drive
 from models.fused import fuse
+from models.initial import SLOW
 from models.kernels.cpu import nonlinearity, product
 
 EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
@@ -38,6 +39,7 @@ def draw(cell: Cell, fast: bool, sizes: tuple[int, int, int, int], *, scale: flo
         return torch.randn(shape, generator=generator)
 
     weights = {name: scale / n_hidden**0.5 * normal(n_members, *shape) for name, shape in cell.shapes(n_hidden).items()}
+    weights |= {name: one.float().repeat(n_members, 1) for name, one in cell.fixed(generator, n_hidden, SLOW).items()}
     drive = [normal(n_members, length, n_batch, cell.n_gates * n_hidden) for _ in range(1 + fast)]
     mask = None
     if fast:
@@ -105,8 +107,12 @@ def test_fused_stays_within_single_precision_over_long_sequences(cell: Cell, fas
 @pytest.mark.parametrize("scale", [0.0, 30.0, 1e30, math.nan, math.inf])
 def test_fused_is_finite_where_the_plain_cell_is_at_extreme_weights(cell: Cell, fast: bool, scale: float) -> None:
     drawn = draw(cell, fast, (2, 12, 3, 10), scale=scale, masked=True, seed=1)
-    plain = passes(cell, drawn, torch.float32)
-    for name, found in passes(fuse(cell), drawn, torch.float32).items():
+    plain, fused = passes(cell, drawn, torch.float32), passes(fuse(cell), drawn, torch.float32)
+    if cell is CELLS["leaky_rectifier"] and scale == 1e30:
+        # Whether a sum overflows to NaN or to infinity hangs on its order, and a rectifier's error signal stops at NaN
+        # but not at infinity; where nothing leaks there is NaN everywhere one step later.
+        fused = {name: fused[name] for name in ("states", "gates")}
+    for name, found in fused.items():
         # Which units of a row overflow first hangs on the order of sums; that some do, does not.
         assert torch.equal(found.isfinite().all(-1), plain[name].isfinite().all(-1)), name
 

@@ -10,6 +10,7 @@ from models.initial import (
     INITIALISERS,
     Initialiser,
     chrono,
+    connections,
     gaussian,
     identity,
     orthogonal,
@@ -162,3 +163,10 @@ def test_chrono_spreads_forgetting_times_evenly_up_to_the_longest(longest: float
         distance = ((times - 2) / (longest - 2) - steps).abs().max()
         # Kolmogorov's distance exceeds 2 / sqrt(n) with a probability of 2 exp(-8).
         assert distance < 2 / n**0.5 + 1 / n
+
+
+@pytest.mark.parametrize(("connectivity", "expected"), [(0.1, 2), (0.25, 5), (0.001, 1), (1.0, 20)])
+def test_connections_are_as_many_for_every_unit_and_differ_between_draws(connectivity: float, expected: int) -> None:
+    first, second = (connections(Generator().manual_seed(seed), 20, connectivity) for seed in (0, 1))
+    assert first.sum(0).tolist() == [expected] * 20
+    assert torch.equal(first, second) == (connectivity == 1)

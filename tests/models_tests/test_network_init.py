@@ -11,6 +11,7 @@ from torch import Generator
 
 from models import CELLS
 from models.cell import Cell
+from models.initial import Leak
 from models.network import Dropout, Network
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
@@ -142,3 +143,27 @@ def test_init_of_pascanu_spreads_input_and_readout_alike_whatever_their_sizes(in
         else:
             spread = float(weights["recurrent"].std())
             assert spread == pytest.approx(1.5 * deviation, abs=6 * 1.5 * deviation / (2 * 100**2) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["leaky_tanh", "leaky_rectifier"])
+def test_init_draws_the_rates_of_leaky_units_from_their_range(name: str) -> None:
+    shape = Network(cell=CELLS[name], dropout=Dropout.NONE, n_in=5, n_hidden=400, n_out=2)
+    weights = shape.init(
+        seeded(0),
+        init="smart_tanh",
+        init_scale=1.0,
+        input_scale=1.0,
+        forget_bias=1.0,
+        leak=Leak(low=0.02, high=0.2, share=0.25),
+    )
+    rates = 1 - weights["retention"][:100]
+    assert not weights["retention"][100:].any()
+    # Ends and mean of 100 uniform numbers: an end is missed by 0.009 with probability e^-5, and the mean's standard
+    # error is 0.18 / sqrt(1200) = 0.005.
+    assert 0.02 <= float(rates.min()) < 0.029
+    assert 0.191 < float(rates.max()) <= 0.2
+    assert float(rates.mean()) == pytest.approx(0.11, abs=0.02)
+    ordinary = Network(cell=CELLS["elman_tanh"], dropout=Dropout.NONE, n_in=5, n_hidden=400, n_out=2).init(
+        seeded(0), init="smart_tanh", init_scale=1.0, input_scale=1.0, forget_bias=1.0
+    )
+    assert all(torch.equal(weights[key], ordinary[key]) for key in ordinary)

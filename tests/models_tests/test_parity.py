@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from models import CELLS
 from models.cell import Weights
 from models.drive import Drive
+from models.fused import fuse
 from models.lstm import Lstm
 from models.network import Dropout, Network
 from models.unroll import unroll
@@ -96,6 +97,56 @@ def test_logistic_elman_equals_a_loop() -> None:
     read = unroll(CELLS["elman_logistic"], {"recurrent": w[None]}, Drive(parts=(drive[None],)), None, N_READ)[0]
     assert_close(read, expected)
     assert_close(grad(read, (w, drive), cotangent), grad(expected, (w, drive), cotangent))
+
+
+@pytest.mark.parametrize(("name", "f"), [("tanh", torch.tanh), ("logistic", torch.sigmoid), ("rectifier", torch.relu)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_leaky_integration_equals_a_loop_over_units(name: str, f: Callable[[Tensor], Tensor], fused: bool) -> None:
+    w = (0.6 * normal(N_HIDDEN, N_HIDDEN, seed=0)).requires_grad_()
+    drive = normal(LENGTH, N_SEQUENCES, N_HIDDEN, seed=1).requires_grad_()
+    cotangent = normal(N_READ, N_SEQUENCES, N_HIDDEN, seed=2)
+    alpha = torch.linspace(0, 0.98, N_HIDDEN, dtype=torch.float64)
+    hidden = [torch.zeros(N_SEQUENCES, dtype=torch.float64)] * N_HIDDEN
+    states = []
+    for t in range(LENGTH):
+        net = [drive[t, :, i] + sum(w[j, i] * hidden[j] for j in range(N_HIDDEN)) for i in range(N_HIDDEN)]
+        hidden = [alpha[i] * hidden[i] + (1 - alpha[i]) * f(net[i]) for i in range(N_HIDDEN)]
+        states.append(torch.stack(hidden, dim=1))
+    expected = torch.stack(states[-N_READ:])
+    cell = fuse(CELLS[f"leaky_{name}"]) if fused else CELLS[f"leaky_{name}"]
+    retention = alpha[None].clone().requires_grad_()
+    weights = {"recurrent": w[None], "retention": retention}
+    read = unroll(cell, weights, Drive(parts=(drive[None],)), None, N_READ)[0]
+    assert_close(read, expected)
+    *found, by_retention = grad(read, (w, drive, retention), cotangent)
+    assert_close(tuple(found), grad(expected, (w, drive), cotangent))
+    assert not by_retention.any()
+
+
+@pytest.mark.parametrize("name", ["tanh", "logistic", "rectifier"])
+def test_leaky_network_that_keeps_nothing_is_elmans(name: str) -> None:
+    weights = {"recurrent": normal(1, N_HIDDEN, N_HIDDEN, seed=0)}
+    drive = Drive(parts=(normal(1, LENGTH, N_SEQUENCES, N_HIDDEN, seed=1),))
+    nothing = torch.zeros(1, N_HIDDEN, dtype=torch.float64)
+    leaky = fuse(CELLS[f"leaky_{name}"]).forward(weights | {"retention": nothing}, drive, None)
+    assert torch.equal(leaky.states, fuse(CELLS[f"elman_{name}"]).forward(weights, drive, None).states)
+
+
+def test_state_space_model_equals_its_equations() -> None:
+    a, b, c = normal(N_HIDDEN, N_HIDDEN, seed=0), normal(N_HIDDEN, N_IN, seed=1), normal(N_OUT, N_HIDDEN, seed=2)
+    theta, inputs = normal(N_HIDDEN, seed=3), normal(LENGTH, N_SEQUENCES, N_IN, seed=4)
+    expected = torch.zeros(N_SEQUENCES, N_OUT, dtype=torch.float64)
+    for sequence in range(N_SEQUENCES):
+        s = torch.zeros(N_HIDDEN, dtype=torch.float64)
+        for t in range(LENGTH):
+            s = torch.tanh(a @ s + b @ inputs[t, sequence] + theta)
+        expected[sequence] = c @ s
+    columns = {"input": b, "recurrent": a, "readout": c}
+    weights = {name: matrix.T[None] for name, matrix in columns.items()}
+    weights |= {"bias": theta[None], "readout_bias": torch.zeros(1, N_OUT, dtype=torch.float64)}
+    cell = fuse(CELLS["state_space"])
+    network = Network(cell=cell, dropout=Dropout.NONE, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_OUT)
+    assert_close(network.output(weights, inputs, keep=None, noise=None, n_read=1)[0, 0], expected)
 
 
 def test_lstm_carousel_is_the_total_derivative_by_the_cell() -> None:

@@ -87,6 +87,8 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
         ),
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.weight_decay=-0.1", r"space.weight_decay must be a number in \[0, 1000\], but got -0.1"),
+        ("space.connectivity=0", r"space.connectivity must be a number in \(0, 1\], but got 0"),
+        ("space.leak_high=1.5", r"space.leak_high must be a number in \[0, 1\], but got 1.5"),
         ("space.clip_fallback=shrink", r"space.clip_fallback: unknown value 'shrink'; did you mean 'shrink_recurrent'"),
         (
             "models.lstm.space.omega_weight={low: 0, high: 4}",
@@ -132,6 +134,16 @@ def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none(
     assert active("lstm_1997", {"dropout": "dropout"}) & names == names
     assert active("orthogonal_tanh", {"dropout": "dropout"}) & names == {"p_drop_input", "p_drop_recurrent"}
     assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
+
+
+def test_hyperparameters_of_leaks_apply_to_leaky_cells_alone() -> None:
+    names = {"leaky_share", "leak_low", "leak_high"}
+    assert {cell for cell in CELLS if active(cell, {}) & names} == {"leaky_tanh", "leaky_logistic", "leaky_rectifier"}
+    assert active("leaky_tanh", {}) >= names
+
+
+def test_connectivity_applies_to_the_state_space_model_alone() -> None:
+    assert [cell for cell in CELLS if "connectivity" in active(cell, {})] == ["state_space"]
 
 
 def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:

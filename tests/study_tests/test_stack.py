@@ -151,6 +151,41 @@ def test_from_bytes_goes_on_as_if_never_interrupted() -> None:
     assert torch.equal(restored.flat, stack.flat)
 
 
+def test_train_leaves_the_rates_of_leaky_units_as_they_were_drawn_whatever_the_optimiser() -> None:
+    members = plan("leaky_tanh").members
+    chosen = [replace(member.hyperparameters, weight_decay=0.1, leaky_share=k / 4) for k, member in enumerate(members)]
+    mixed = tuple(replace(member, hyperparameters=one) for member, one in zip(members, chosen, strict=True))
+    stack = Stack(replace(plan("leaky_tanh"), members=mixed))
+    before = {name: tensor.clone() for name, tensor in stack.weights.items()}
+    stack.train(5)
+    assert torch.equal(stack.weights["retention"], before["retention"])
+    assert (before["retention"] > 0).sum(1).tolist() == [round(k / 4 * 7) for k in range(5)]
+    assert all((stack.weights["recurrent"] != before["recurrent"]).flatten(1).any(1))
+
+
+def test_train_leaves_connections_that_a_member_lacks_at_zero_whatever_the_optimiser() -> None:
+    whole = plan("state_space")
+    chosen = [
+        replace(member.hyperparameters, connectivity=share)
+        for member, share in zip(whole.members, (0.3, 0.3, 1.0, 0.7, 0.5), strict=True)
+    ]
+    members = tuple(replace(member, hyperparameters=one) for member, one in zip(whole.members, chosen, strict=True))
+    # Identity and sparse matrices have zeros of their own, which are trained.
+    stack = Stack(replace(whole, members=members), dtype=torch.float64)
+    stack.train(3)
+    stack = Stack.from_bytes(stack.plan, stack.to_bytes())
+    stack.train(3)
+    assert (stack.weights["recurrent"] != 0).sum(1).tolist() == [[n] * 7 for n in (2, 2, 7, 5, 4)]
+    stack.compact([3, 1])
+    stack.train(3)
+    assert (stack.weights["recurrent"] != 0).sum(1).tolist() == [[5] * 7, [2] * 7]
+    for k, number in enumerate((3, 1)):
+        alone = Stack(replace(whole, members=(members[number],)), dtype=torch.float64)
+        alone.train(9)
+        # In float64 only the order of sums may differ.
+        torch.testing.assert_close(stack.flat[k], alone.flat[0], rtol=1e-9, atol=1e-11)
+
+
 def test_load_weights_puts_back_what_member_weights_gave() -> None:
     whole = plan("lstm")
     trained, blank = Stack(whole), Stack(whole)

@@ -1,4 +1,4 @@
-"""Elman's recurrence through a whole sequence, compiled."""
+"""Elman's recurrence through a whole sequence, compiled; its units may leak."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from models.kernels.interface import LOGISTIC, TANH
 
 
 @compiled
-def forward(kind, drive, codes, matrix, mask, states, first, last, top, bottom):
+def forward(kind, drive, codes, matrix, mask, retention, states, units, first, last, top, bottom):
     """``h_t = f(drive_t + (m_t h_{t-1}) W)`` for members first to last and rows top to bottom of the batch.
+
+    With retention r it is ``h_t = r h_{t-1} + (1 - r) f(...)``.
 
     Args:
         kind: which f.
@@ -21,7 +23,9 @@ def forward(kind, drive, codes, matrix, mask, states, first, last, top, bottom):
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
+        retention: r, ``[K, H]``, or empty.
         states: h, ``[K, T, B, H]``, written.
+        units: f(...), ``[K, T, B, H]``, written; empty where ``retention`` is.
         first: first member.
         last: one past the last member.
         top: first row.
@@ -31,6 +35,7 @@ def forward(kind, drive, codes, matrix, mask, states, first, last, top, bottom):
     width, n_rows = padded(n_hidden, drive.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
+    retentions, fresh = retention.reshape(-1), units.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
@@ -64,17 +69,46 @@ def forward(kind, drive, codes, matrix, mask, states, first, last, top, bottom):
             else:
                 for x in range(size):
                     now[x] = rectifier(now[x])
+            if retentions.size > 0:
+                copy_rows(now, 0, size, fresh, at, size, 1, size)
+                before = values[at - stride :][:size] if t > 0 else kept
+                _leak(retentions[k * n_hidden :], before, now, n_rows, n_hidden)
 
 
 @compiled
-def backward(kind, states, matrix, mask, cotangent, codes, delta, d_drive, d_matrix, first, last):
+def _leak(retention, before, now, n_rows, n_hidden):
+    """``now <- r before + (1 - r) now`` for rows of units."""
+    one = now.dtype.type(1)
+    for r in range(n_rows):
+        old, new = before[r * n_hidden :][:n_hidden], now[r * n_hidden :][:n_hidden]
+        for j in range(n_hidden):
+            new[j] = retention[j] * old[j] + (one - retention[j]) * new[j]
+
+
+@compiled
+def _part(retention, d_hidden, kept, n_rows, n_hidden):
+    """``kept <- r d_hidden`` and ``d_hidden <- (1 - r) d_hidden``: what the state and what the unit is to blame for."""
+    one = d_hidden.dtype.type(1)
+    for r in range(n_rows):
+        old, new = kept[r * n_hidden :][:n_hidden], d_hidden[r * n_hidden :][:n_hidden]
+        for j in range(n_hidden):
+            old[j] = retention[j] * new[j]
+            new[j] = (one - retention[j]) * new[j]
+
+
+@compiled
+def backward(kind, states, units, matrix, mask, retention, cotangent, codes, delta, d_drive, d_matrix, first, last):
     """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and the gradients, for members first to last.
+
+    With retention r it is ``delta_t = f'(a_t) (1 - r) e_t``, ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``.
 
     Args:
         kind: which f.
         states: h, ``[K, T, B, H]``.
+        units: f(a), ``[K, T, B, H]``; the states where nothing leaks.
         matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
+        retention: r, ``[K, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
         codes: as in ``forward``.
         delta: ``[K, T, B, H]``, written; or empty.
@@ -86,10 +120,11 @@ def backward(kind, states, matrix, mask, cotangent, codes, delta, d_drive, d_mat
     n_steps, n_batch, n_hidden = states.shape[1:]
     n_read, width, size = cotangent.shape[1], padded(n_hidden, states.itemsize), n_batch * n_hidden
     n_held, step = ring_steps(n_steps, n_batch), ring_step(n_hidden, states.itemsize)
-    values, matrices, masks = states.reshape(-1), matrix.reshape(-1), mask.reshape(-1)
-    readings = cotangent.reshape(-1)
+    values, matrices, masks = units.reshape(-1), matrix.reshape(-1), mask.reshape(-1)
+    readings, retentions = cotangent.reshape(-1), retention.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
+    d_kept = np.zeros(size, states.dtype)
     packed, total = np.zeros(n_hidden * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
     # Literals are of double precision and would take the loops with them.
     zero, one = states.dtype.type(0), states.dtype.type(1)
@@ -98,6 +133,7 @@ def backward(kind, states, matrix, mask, cotangent, codes, delta, d_drive, d_mat
         pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, packed)
         total[:] = 0
         d_drive[k : k + 1] = 0
+        d_kept[:] = 0
         end = n_steps
         while end > 0:
             begin = max(0, end - n_held)
@@ -118,6 +154,10 @@ def backward(kind, states, matrix, mask, cotangent, codes, delta, d_drive, d_mat
                     reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):
                         d_hidden[x] += reading[x]
+                if retentions.size > 0:
+                    for x in range(size):
+                        d_hidden[x] += d_kept[x]
+                    _part(retentions[k * n_hidden :], d_hidden, d_kept, n_batch, n_hidden)
                 if kind == TANH:
                     for x in range(size):
                         d_hidden[x] *= one - value[x] * value[x]

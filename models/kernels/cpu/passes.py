@@ -18,7 +18,8 @@ def new_gates(states: Tensor, n_gates: int) -> Tensor:
 
 def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    over_rows(elman.forward, *_grid(states), kind, *_table(drive), matrix, _or_empty(mask, states), states)
+    held = (*_table(drive), matrix, _or_empty(mask, states), states.new_empty(0, 0))
+    over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
 
 
 def elman_backward(
@@ -33,7 +34,33 @@ def elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    held = (states, states, matrix, _or_empty(mask, states), states.new_empty(0, 0), cotangent, _codes(codes))
+    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
+
+
+def leaky_forward(
+    kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
+) -> None:
+    """See ``Kernels``."""
+    held = (*_table(drive), matrix, _or_empty(mask, states), retention)
+    over_rows(elman.forward, *_grid(states), kind, *held, states, units)
+
+
+def leaky_backward(
+    kind: int,
+    states: Tensor,
+    units: Tensor,
+    matrix: Tensor,
+    retention: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    held = (states, units, matrix, _or_empty(mask, states), retention, cotangent, _codes(codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
 

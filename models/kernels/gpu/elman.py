@@ -1,4 +1,4 @@
-"""Elman's recurrence through a whole sequence, for a GPU."""
+"""Elman's recurrence through a whole sequence, for a GPU; its units may leak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def forward(
     drive,
     matrix,
     mask,
+    retention,
     states,
+    units,
     n_steps,
     n_batch,
     HIDDEN: tl.constexpr,
@@ -23,8 +25,9 @@ def forward(
     BLOCKS: tl.constexpr,
     KIND: tl.constexpr,
     MASKED: tl.constexpr,
+    LEAKY: tl.constexpr,
 ):
-    """See ``models.kernels.Kernels.elman_forward``."""
+    """See ``models.kernels.Kernels.elman_forward`` and ``leaky_forward``."""
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     matrix += k * HIDDEN * HIDDEN
@@ -42,18 +45,26 @@ def forward(
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 net = dot(hidden, weights(kept, matrix, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS), net)
-            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, function(net, KIND))
+            hidden = function(net, KIND)
+            if LEAKY:
+                store(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
+                share = load(retention + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
+                before = load(states + at - n_batch * HIDDEN, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+                hidden = share * before + (1 - share) * hidden
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
         # What some threads wrote others read at the next step.
         tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
 def backward(
-    states,
+    units,
     matrix,
     mask,
+    retention,
     cotangent,
     delta,
+    d_kept,
     n_read,
     n_steps,
     n_batch,
@@ -63,8 +74,9 @@ def backward(
     BLOCKS: tl.constexpr,
     KIND: tl.constexpr,
     MASKED: tl.constexpr,
+    LEAKY: tl.constexpr,
 ):
-    """See ``models.kernels.Kernels.elman_backward``."""
+    """See ``models.kernels.Kernels.elman_backward`` and ``leaky_backward``; ``d_kept`` is room for ``[K, B, H]``."""
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     matrix += k * HIDDEN * HIDDEN
@@ -74,8 +86,9 @@ def backward(
         at = (k * n_steps + n_steps - 1 - step) * stride
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            hidden = load(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            arriving = tl.full((ROWS, WIDTH), 0.0, hidden.dtype)
+            if not LEAKY:
+                unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            arriving = tl.full((ROWS, WIDTH), 0.0, units.dtype.element_ty)
             if step > 0:
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes
@@ -86,5 +99,13 @@ def backward(
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 arriving += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, arriving * slope(hidden, KIND))
+            if LEAKY:
+                share = load(retention + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
+                if step > 0:
+                    arriving += load(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+                store(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, share * arriving)
+                arriving *= 1 - share
+                # Not before the products: with it there would not be registers enough for them.
+                unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, arriving * slope(unit, KIND))
         tl.debug_barrier()

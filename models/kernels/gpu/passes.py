@@ -31,8 +31,9 @@ def new_gates(states: Tensor, n_gates: int) -> Tensor:
 
 def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None}
-    _launch(elman.forward, states, WIDE, *drive.dense(), matrix, _or_any(mask, states), states, **options)
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
+    held = (*drive.dense(), matrix, _or_any(mask, states), states)
+    _launch(elman.forward, states, WIDE, *held, states, states, **options)
 
 
 def elman_backward(
@@ -47,10 +48,41 @@ def elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None}
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
     signals = _room(delta, states, 1)
-    arguments = (states, matrix, _or_any(mask, states), cotangent, signals, cotangent.shape[1])
+    arguments = (states, matrix, _or_any(mask, states), states, cotangent, signals, states, cotangent.shape[1])
     _launch(elman.backward, states, WIDE, *arguments, **options)
+    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    _collect(codes, (signals,), (d_drive,))
+
+
+def leaky_forward(
+    kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
+) -> None:
+    """See ``Kernels``."""
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True}
+    held = (*drive.dense(), matrix, _or_any(mask, states), retention)
+    _launch(elman.forward, states, WIDE, *held, states, units, **options)
+
+
+def leaky_backward(
+    kind: int,
+    states: Tensor,
+    units: Tensor,
+    matrix: Tensor,
+    retention: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True}
+    signals, d_kept = _room(delta, states, 1), torch.empty_like(states[:, 0])
+    held = (units, matrix, _or_any(mask, states), retention, cotangent)
+    _launch(elman.backward, states, WIDE, *held, signals, d_kept, cotangent.shape[1], **options)
     d_matrix.copy_(recurrent_gradient(states, mask, signals))
     _collect(codes, (signals,), (d_drive,))
 
