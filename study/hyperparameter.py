@@ -24,13 +24,14 @@ def _remembers_by_gate(cell: str) -> bool:
     return CELLS[cell].forget_gate is not None
 
 
-def _flows_by_matrix(cell: str) -> bool:
-    return CELLS[cell].slope_max is not None
-
-
 def _has_recurrent_weights(cell: str) -> bool:
     """Whether an initialiser draws a recurrent matrix, which updates then change entry by entry."""
     return "recurrent" in CELLS[cell].shapes(1)
+
+
+def _flows_by_matrix(cell: str) -> bool:
+    """Whether errors flow back through a recurrent matrix and slopes alone, and updates change that matrix freely."""
+    return CELLS[cell].slope_max is not None and _has_recurrent_weights(cell)
 
 
 def _leaks(cell: str, chosen: Chosen) -> bool:
