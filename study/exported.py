@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from study.errors import UserError
-from study.hyperparameter import hyperparameters
+from study.hyperparameter import applying, hyperparameters
 from study.outcome import Rung
 from study.plan import Choices, Interval, Member, StackPlan, StudyPlan
 from study.report import Json
@@ -90,7 +90,7 @@ def evaluate(plan: StudyPlan, weights: Mapping[str, Tensor], *, n_sequences: int
     if len(plan.models) > 1 or any(isinstance(domain, Interval | Choices) for domain in model.space.values()):
         raise UserError(f"a study of one fixed trial is needed, as export writes it, but {plan.name} searches")
     fixed = {name: domain for name, domain in model.space.items() if not isinstance(domain, Interval | Choices)}
-    member = Member(number=0, hyperparameters=hyperparameters(fixed), seed=0)
+    member = Member(number=0, hyperparameters=hyperparameters(applying(model.cell, fixed)), seed=0)
     stack = Stack(
         StackPlan(
             study=plan.name,

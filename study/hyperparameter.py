@@ -245,3 +245,8 @@ def hyperparameters(parameters: Chosen) -> Hyperparameters:
     """The record that training reads; what a trial leaves out, because it does not apply, takes its default."""
     known = {field.name for field in fields(Hyperparameters)}
     return Hyperparameters(**{name: value for name, value in parameters.items() if name in known})  # type: ignore[arg-type]
+
+
+def applying(cell: str, values: Chosen) -> dict[str, Parameter]:
+    """Those of a complete set of values that have any effect."""
+    return {name: value for name, value in values.items() if HYPERPARAMETERS[name].applies(cell, values)}

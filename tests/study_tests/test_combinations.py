@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from models import CELLS
-from study.hyperparameter import HYPERPARAMETERS, hyperparameters
+from study.hyperparameter import HYPERPARAMETERS, applying, hyperparameters
 from study.plan import Interval, Member, Parameter, StackPlan, StudyPlan
 from study.spec import Spec
 from study.training.stack import Stack
@@ -72,8 +72,8 @@ def test_every_combination_trains_in_a_mixed_stack_or_is_refused_with_a_sentence
                 assert " needs one of the cells " in problem["msg"]
                 assert f"but the cell is {cell}" in problem["msg"]
                 n_refused += 1
-        applied = {name: value for name, value in values.items() if HYPERPARAMETERS[name].applies(cell, values)}
-        member = Member(number=number, hyperparameters=hyperparameters(applied), seed=number)
+        chosen = hyperparameters(applying(cell, values))
+        member = Member(number=number, hyperparameters=chosen, seed=number)
         accepted[cell, member.hyperparameters.dropout].append((plan, member))
     assert n_refused > 0
     for (cell, _), group in accepted.items():
