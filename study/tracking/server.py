@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -91,9 +93,24 @@ def connect(uri: str) -> MlflowClient:
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
     from mlflow import MlflowClient
 
-    if (file := database_file(uri)) is not None:
+    if (file := database_file(uri)) is not None and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
+        _create_database(file)
     return MlflowClient(uri)
+
+
+def _create_database(file: Path) -> None:
+    """Put an empty MLflow database there in one move, unless another process has just done so.
+
+    MLflow makes its tables one by one, and cannot go on with those that a process left which was killed meanwhile.
+    """
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
+        uri = embedded_uri(Path(folder))
+        MlflowClient(uri)
+        with suppress(FileExistsError):
+            os.link(uri.removeprefix("sqlite:///"), file)
 
 
 def check_tracking(uri: str) -> None:

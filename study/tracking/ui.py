@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from study.tracking.server import connect
+
 
 def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     """Run MLflow's server until it is interrupted.
@@ -20,6 +22,8 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     Returns:
         The server's exit code.
     """
+    # The server, killed while it makes a database, would leave one that is no use.
+    connect(uri)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / "artifacts").as_uri()]
     # The warnings are about how MLflow uses its own dependencies.

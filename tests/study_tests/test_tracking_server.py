@@ -98,6 +98,27 @@ def test_find_run_ids_fails_in_one_sentence_when_nobody_answers(free_port: int) 
         find_run_ids(f"http://me:s3cret@127.0.0.1:{free_port}", "demo")
 
 
+DIES = """
+import os, sys
+from sqlalchemy import Engine, event
+from study.tracking.server import connect
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    if "CREATE TABLE assessments" in statement:
+        os._exit(9)
+
+connect(sys.argv[1])
+"""
+"""A process that is killed between two of the steps in which MLflow makes its tables."""
+
+
+def test_connect_makes_a_whole_database_after_a_process_was_killed_making_it(tmp_path: Path) -> None:
+    uri = embedded_uri(tmp_path / "home")
+    assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == 9
+    assert [one.name for one in server.connect(uri).search_experiments()] == ["Default"]
+
+
 def _pause() -> None:
     """Leave the processor to the server that is starting."""
     threading.Event().wait(0.05)
