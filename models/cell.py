@@ -112,6 +112,10 @@ class Cell(ABC):
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """The whole sequence from the zero state; ``mask`` is ``[K, T, B, H]``, or as ``step`` says."""
 
+    def read(self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
+        """The last states of ``forward``, ``[K, n_read, B, H]``, for those who do not ask for the tape."""
+        return self.forward(weights, drive, mask).states[:, -n_read:].clone()
+
     @abstractmethod
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """Backpropagation through time, written by hand.

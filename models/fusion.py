@@ -87,9 +87,18 @@ class Fused(Cell):
         kernels = self._kernels(drive.parts[0].device)
         if kernels is None:
             return self.plain.forward(weights, drive, mask)
-        held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
-        states = drive.parts[0].new_empty(*drive.grid, drive.parts[0].shape[-1] // self.n_gates)
-        return self._forward(kernels, _held(weights), held, _like(mask, states), states)
+        return self._keeping(drive.grid[1], kernels, weights, drive, mask)
+
+    @torch.no_grad()
+    def read(self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
+        """See ``Cell.read``."""
+        kernels, n_steps = self._kernels(drive.parts[0].device), drive.grid[1]
+        if kernels is not cpu:
+            return super().read(weights, drive, mask, n_read)
+        # One more, because a step needs the one before.
+        n_kept = min(n_steps, n_read + 1)
+        tape = self._keeping(n_kept, kernels, weights, drive, mask)
+        return tape.states[:, torch.arange(n_steps - n_read, n_steps) % n_kept]
 
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
@@ -108,6 +117,13 @@ class Fused(Cell):
         # Without codes the error signals are the gradient by the drive.
         kept = tape.drive.codes is None
         return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=kept)
+
+    def _keeping(self, n_kept: int, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
+        """The tape of a forward pass with room for as many steps."""
+        held = Drive(parts=tuple(part.contiguous() for part in drive.parts), codes=drive.codes)
+        (n_members, _, n_batch), n_hidden = drive.grid, drive.parts[0].shape[-1] // self.n_gates
+        states = drive.parts[0].new_empty(n_members, n_kept, n_batch, n_hidden)
+        return self._forward(kernels, _held(weights), held, _like(mask, states), states)
 
     def _kernels(self, device: torch.device) -> Kernels | None:
         return kernels_for(device) if self.on_gpu or device.type == "cpu" else None

@@ -147,7 +147,7 @@ class Network:
         for start in range(0, n_sequences, n_together):
             some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))
             drive, gain = self.drive(weights, some, keep)
-            read.append(self.cell.forward(recurrent, drive, gain).states[:, -n_read:].clone())
+            read.append(self.cell.read(recurrent, drive, gain, n_read))
         return self._read(weights, torch.cat(read, dim=2))
 
     @torch.no_grad()

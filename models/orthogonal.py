@@ -65,6 +65,11 @@ class Orthogonal(Cell):
         return Tape(drive=tape.drive, states=tape.states, gates=tape.gates, saved=(matrix[:, None, None], *tape.saved))
 
     @torch.no_grad()
+    def read(self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
+        """As ``forward`` without tape."""
+        return self.cell.read({"recurrent": self.matrix(weights)}, drive, mask, n_read)
+
+    @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """The cell's own, and from dE/dW on to ``skew``."""
         held, inner = _opened(tape)

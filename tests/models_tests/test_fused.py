@@ -94,6 +94,15 @@ def test_fused_is_the_plain_cell_at_all_sizes(
         assert distance(found, expected[name]) <= allowed, name
 
 
+@every_cell
+@pytest.mark.parametrize("n_read", [1, 4, 13])
+def test_read_gives_the_last_states_of_the_forward_pass(cell: Cell, fast: bool, n_read: int) -> None:
+    weights, drive, mask, _ = draw(cell, fast, (3, 13, 5, 18), scale=0.7, masked=True, seed=2)
+    for one in (cell, fuse(cell)):
+        expected = one.forward(weights, drive, mask).states[:, -n_read:]
+        assert torch.equal(one.read(weights, drive, mask, n_read), expected)
+
+
 @pytest.mark.parametrize(("cell", "fast"), SMOOTH)
 def test_fused_stays_within_single_precision_over_long_sequences(cell: Cell, fast: bool) -> None:
     # Contracting, so that a rounding is not amplified on its way: then the kernels alone are measured.

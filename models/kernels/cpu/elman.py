@@ -7,6 +7,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
+from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 
@@ -24,14 +25,15 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
         matrix: W, ``[K, H, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         retention: r, ``[K, H]``, or empty.
-        states: h, ``[K, T, B, H]``, written.
-        units: f(...), ``[K, T, B, H]``, written; empty where ``retention`` is.
+        states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
+        units: f(...), ``[K, S, B, H]``, written; empty where ``retention`` is.
         first: first member.
         last: one past the last member.
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
+    n_kept, n_batch, n_hidden = states.shape[1:]
+    n_steps = count_steps(drive, codes, n_batch)
     width, n_rows = padded(n_hidden, drive.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
@@ -42,12 +44,12 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
         pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, packed)
         kept[:] = 0
         for t in range(n_steps):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            source, source_at = values, at - stride
+            at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
+            source, source_at = values, earlier
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
             if t > 0 and masks.size > 0:
-                mask_t, before = masks[at : at + size], values[at - stride : at - stride + size]
+                mask_t, before = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
             product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
@@ -71,7 +73,7 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
                     now[x] = rectifier(now[x])
             if retentions.size > 0:
                 copy_rows(now, 0, size, fresh, at, size, 1, size)
-                before = values[at - stride :][:size] if t > 0 else kept
+                before = values[earlier:][:size] if t > 0 else kept
                 _leak(retentions[k * n_hidden :], before, now, n_rows, n_hidden)
 
 

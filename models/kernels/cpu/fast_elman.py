@@ -9,6 +9,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
+from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
 from models.kernels.interface import LOGISTIC, TANH
 from models.moment import FAR, NOISELESS
@@ -30,7 +31,7 @@ def forward(
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
-        means: m_t, ``[K, T, B, H]``, written.
+        means: m_t, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
         mus: mu_t, likewise.
         s2s: s2_t, likewise.
         spreads: ``v_t + (1 - p) m_t^2``, likewise.
@@ -39,7 +40,8 @@ def forward(
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = means.shape[1:]
+    n_kept, n_batch, n_hidden = means.shape[1:]
+    n_steps = count_steps(drive_mean, codes, n_batch)
     width, n_rows = padded(n_hidden, drive_mean.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drive_means, drive_variances = drive_mean.reshape(-1), drive_variance.reshape(-1)
@@ -58,8 +60,8 @@ def forward(
             kept_square[x] = p_keep[k] * kept[x] * kept[x]
             kept[x] *= p_keep[k]
         for t in range(n_steps):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            before = at - stride if t > 0 else 0
+            at = slot(k, t, n_kept) * stride + top * n_hidden
+            before = slot(k, t - 1, n_kept) * stride + top * n_hidden if t > 0 else 0
             from_means, from_spreads = all_means if t > 0 else start, all_spreads if t > 0 else start
             product(from_means, before, n_hidden, kept, net, n_rows, n_hidden, width)
             product(from_spreads, before, n_hidden, kept_square, net_square, n_rows, n_hidden, width)

@@ -10,6 +10,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
+from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
 
 
@@ -23,16 +24,16 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
         matrix: W, ``[K, H, 3H]``.
         bias: b_n, ``[K, H]``.
         mask: m, ``[K, T, B, H]``, or empty.
-        states: h, ``[K, T, B, H]``, written.
-        gates: values of r, z, n, ``[K, T, 3, B, H]``, written.
-        reset: q, ``[K, T, B, H]``, written.
+        states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
+        gates: values of r, z, n, ``[K, S, 3, B, H]``, written.
+        reset: q, ``[K, S, B, H]``, written.
         first: first member.
         last: one past the last member.
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
-    n_gates, n_rows = 3 * n_hidden, bottom - top
+    n_kept, n_batch, n_hidden = states.shape[1:]
+    n_steps, n_gates, n_rows = count_steps(drive, codes, n_batch), 3 * n_hidden, bottom - top
     width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
@@ -46,11 +47,11 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
         bias_k = bias[k]
         before[:] = 0
         for t in range(n_steps):
-            at = (k * n_steps + t) * stride + top * n_hidden
+            at = slot(k, t, n_kept) * stride + top * n_hidden
             source = before
             if masks.size > 0:
                 source = kept
-                mask_t = masks[at : at + size]
+                mask_t = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
             product(source, 0, n_hidden, packed, net, n_rows, n_hidden, width)
@@ -72,7 +73,7 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
                     n_row[j] = drive_n[j]
                 for j in range(n_hidden):
                     q_row[j] = product_row[j] + bias_k[j]
-            gate_t = all_gates[(k * n_steps + t) * 3 * stride + top * n_hidden :]
+            gate_t = all_gates[slot(k, t, n_kept) * 3 * stride + top * n_hidden :]
             r_t, z_t, n_t = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
             _units_forward(opened, q, before, r_t, z_t, n_t, now)
             before[:] = now

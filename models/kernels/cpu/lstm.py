@@ -12,6 +12,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
+from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
 
 
@@ -24,17 +25,17 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
         matrix: W, ``[K, H, G*H]``.
         mask: m, ``[K, T, B, H]``, or empty.
-        states: h, ``[K, T, B, H]``, written.
-        gates: values of i, f, g, o or of i, g, o, ``[K, T, G, B, H]``, written.
-        cells: c, ``[K, T, B, H]``, written.
-        squashed: tanh(c) or h(c), ``[K, T, B, H]``, written.
+        states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
+        gates: values of i, f, g, o or of i, g, o, ``[K, S, G, B, H]``, written.
+        cells: c, ``[K, S, B, H]``, written.
+        squashed: tanh(c) or h(c), ``[K, S, B, H]``, written.
         first: first member.
         last: one past the last member.
         top: first row.
         bottom: one past the last row.
     """
-    (n_steps, n_batch, n_hidden), n_blocks = states.shape[1:], gates.shape[2]
-    n_gates, n_rows = n_blocks * n_hidden, bottom - top
+    (n_kept, n_batch, n_hidden), n_blocks = states.shape[1:], gates.shape[2]
+    n_steps, n_gates, n_rows = count_steps(drive, codes, n_batch), n_blocks * n_hidden, bottom - top
     width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
@@ -46,12 +47,12 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
         pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
         before[:], kept[:] = 0, 0
         for t in range(n_steps):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            source, source_at = values, at - stride
+            at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
+            source, source_at = values, earlier
             if t == 0 or masks.size > 0:
                 source, source_at = kept, 0
             if t > 0 and masks.size > 0:
-                mask_t, hidden = masks[at : at + size], values[at - stride : at - stride + size]
+                mask_t, hidden = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
             product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
@@ -67,7 +68,7 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
                     for j in range(n_hidden):
                         of_gate[j] = net_part[j] + drive_part[j]
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
-            gate_t = all_gates[(k * n_steps + t) * n_blocks * stride + top * n_hidden :]
+            gate_t = all_gates[slot(k, t, n_kept) * n_blocks * stride + top * n_hidden :]
             one, two, three = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
             if n_blocks == 4:
                 _units_forward(opened, before, one, two, three, gate_t[3 * stride :][:size], cell, flat, now)

@@ -10,6 +10,7 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive
 from models.kernels.cpu.nonlinearity import logistic
+from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows
 
 
@@ -20,21 +21,22 @@ def forward(drive, codes, states, gates, first, last, top, bottom):
     Args:
         drive: ``[K, N, 2H]``.
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
-        states: h, ``[K, T, B, H]``, written.
-        gates: values of z, n, ``[K, T, 2, B, H]``, written.
+        states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
+        gates: values of z, n, ``[K, S, 2, B, H]``, written.
         first: first member.
         last: one past the last member.
         top: first row.
         bottom: one past the last row.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
+    n_kept, n_batch, n_hidden = states.shape[1:]
+    n_steps = count_steps(drive, codes, n_batch)
     size, stride = (bottom - top) * n_hidden, n_batch * n_hidden
     drives, values, all_gates = drive.reshape(-1), states.reshape(-1), gates.reshape(-1)
     nothing = np.zeros(size, drive.dtype)
     for k in range(first, last):
         for t in range(n_steps):
-            at = (k * n_steps + t) * stride + top * n_hidden
-            gate_t = all_gates[(k * n_steps + t) * 2 * stride + top * n_hidden :]
+            at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
+            gate_t = all_gates[slot(k, t, n_kept) * 2 * stride + top * n_hidden :]
             z, n = gate_t[:size], gate_t[stride:][:size]
             for r in range(bottom - top):
                 place = t * n_batch + top + r
@@ -43,7 +45,7 @@ def forward(drive, codes, states, gates, first, last, top, bottom):
                 row = (k * drive.shape[1] + place) * 2 * n_hidden
                 copy_rows(drives, row, n_hidden, z, r * n_hidden, n_hidden, 1, n_hidden)
                 copy_rows(drives, row + n_hidden, n_hidden, n, r * n_hidden, n_hidden, 1, n_hidden)
-            _units_forward(values[at - stride :][:size] if t > 0 else nothing, z, n, values[at : at + size])
+            _units_forward(values[earlier:][:size] if t > 0 else nothing, z, n, values[at : at + size])
 
 
 @compiled
