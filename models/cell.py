@@ -117,15 +117,20 @@ class Cell(ABC):
         return self.forward(weights, drive, mask).states[:, -n_read:].clone()
 
     @abstractmethod
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """Backpropagation through time, written by hand.
 
-        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps.
+        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. With ``window``, int64 ``[K]``, errors flow back
+        within windows of as many steps, as ``models.truncation.reach`` says; else all the way.
         """
 
-    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+    def gradients(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Gradients:
         """What ``backward`` gives, where nobody asks for the error flow: it need not be kept then."""
-        return self.backward(weights, tape, mask, cotangent)
+        return self.backward(weights, tape, mask, cotangent, window)
 
     @abstractmethod
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:

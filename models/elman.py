@@ -8,6 +8,7 @@ from torch import Tensor
 from models.activation import Activation
 from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
+from models.truncation import reach
 
 
 class Elman(Cell):
@@ -50,19 +51,23 @@ class Elman(Cell):
         return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and ``dE/dW = sum_t (m_t h_{t-1})^T delta_t``."""
         states = tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
+        reached = reach(window, length, n_read)
         # The slopes become the error signals in place: the memory traffic weighs as much as the products.
         delta = self.activation.slope_from_value(states)
+        delta[:, : reached.first] = 0
         steps = delta.unbind(1)
         transposed = weights["recurrent"].mT
         arriving = cotangent[:, -1]
-        for t in reversed(range(length)):
+        for t in reversed(range(reached.first, length)):
             now = steps[t].mul_(arriving)
-            if t > 0:
-                arriving = torch.bmm(now, transposed)
+            if t > reached.first:
+                arriving = reached.sever(t - 1, torch.bmm(now, transposed))
                 if mask is not None:
                     arriving *= mask[:, t]
                 if t - 1 >= length - n_read:

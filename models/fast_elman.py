@@ -12,6 +12,7 @@ from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.moment import MOMENTS
+from models.truncation import reach
 
 BLOCK = 10
 """Steps whose partial derivatives are computed together: one step is all overhead, all steps leave the cache."""
@@ -73,25 +74,31 @@ class FastElman(Cell):
         return Tape(drive=drive, states=tape[0], gates=tape[0].unsqueeze(-2), saved=tuple(tape[1:]))
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
         delta is dE/dmu, epsilon is dE/ds2; dE/dm_t has the readout's part besides.
         """
         matrix, means, (mus, s2s, spreads) = weights["recurrent"], tape.states, tape.saved
         length, n_read = means.shape[1], cotangent.shape[1]
+        reached = reach(window, length, n_read)
         p_keep = _p_keep(matrix, mask)
         twice_drop, kept, kept_square = 2 - 2 * p_keep, (p_keep * matrix).mT, (p_keep * matrix.square()).mT
         delta, epsilon = torch.empty_like(means), torch.empty_like(means)
+        delta[:, : reached.first], epsilon[:, : reached.first] = 0, 0
         before, read, deltas, epsilons = (part.unbind(1) for part in (means, cotangent, delta, epsilon))
         d_mean, d_variance = read[-1], torch.zeros_like(before[0])
-        partials = self._partials_from_last(mus, s2s, means)
-        for t, (m_by_mu, m_by_s2, v_by_mu, v_by_s2) in zip(reversed(range(length)), partials, strict=True):
+        partials = self._partials_from_last(*(part[:, reached.first :] for part in (mus, s2s, means)))
+        steps = reversed(range(reached.first, length))
+        for t, (m_by_mu, m_by_s2, v_by_mu, v_by_s2) in zip(steps, partials, strict=True):
             d_mu = torch.mul(d_mean, m_by_mu, out=deltas[t]).addcmul_(d_variance, v_by_mu)
             d_s2 = torch.mul(d_mean, m_by_s2, out=epsilons[t]).addcmul_(d_variance, v_by_s2)
-            if t > 0:
-                d_variance = torch.bmm(d_s2, kept_square)
-                d_mean = torch.bmm(d_mu, kept).addcmul_(d_variance, before[t - 1] * twice_drop)
+            if t > reached.first:
+                d_variance = reached.sever(t - 1, torch.bmm(d_s2, kept_square))
+                d_mean = reached.sever(t - 1, torch.bmm(d_mu, kept))
+                d_mean.addcmul_(d_variance, before[t - 1] * twice_drop)
                 if t - 1 >= length - n_read:
                     d_mean += read[t - 1 - length + n_read]
         through_mean = recurrent_gradient(means, None, delta)

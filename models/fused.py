@@ -9,7 +9,7 @@ from models.cell import Cell, Flow, Tape, Weights
 from models.drive import Drive
 from models.elman import Elman
 from models.fast_elman import FastElman
-from models.fusion import Fused, signals, tables
+from models.fusion import Errors, Fused, signals, tables
 from models.gru import Gru
 from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
@@ -33,13 +33,12 @@ class FusedElman(Fused):
         kernels.elman_forward(self._kind, drive, weights["recurrent"], mask, states)
         return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
+        delta, d_matrix = signals(tape.states, errors.kept), torch.empty_like(matrix)
         (d_drive,) = tables(tape.drive)
-        kernels.elman_backward(self._kind, tape.states, matrix, mask, cotangent, codes, delta, d_drive, d_matrix)
+        held = (tape.states, matrix, mask, errors.cotangent, errors.window, codes)
+        kernels.elman_backward(self._kind, *held, delta, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
 
@@ -52,15 +51,14 @@ class FusedLstm(Fused):
         kernels.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells, squashed)
         return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, carousel = signals(tape.gates.flatten(-2) if kept else tape.states, kept), signals(tape.states, kept)
+        delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
+        carousel = signals(tape.states, errors.kept)
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         cells, squashed = tape.saved
         held = (tape.states, tape.gates, cells, squashed, matrix)
-        kernels.lstm_backward(*held, mask, cotangent, codes, delta, carousel, d_drive, d_matrix)
+        kernels.lstm_backward(*held, mask, errors.cotangent, errors.window, codes, delta, carousel, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)
 
@@ -80,15 +78,14 @@ class FusedLstm1997(Fused):
         cpu.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells, squashed)
         return Tape(drive=drive, states=states, gates=gates, saved=(squashed,))
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, carousel = signals(tape.gates.flatten(-2) if kept else tape.states, kept), signals(tape.states, kept)
+        delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
+        carousel = signals(tape.states, errors.kept)
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         (squashed,) = tape.saved
-        held = (tape.states, tape.gates, squashed, matrix)
-        cpu.lstm_1997_backward(self._truncated, *held, mask, cotangent, codes, delta, carousel, d_drive, d_matrix)
+        held = (tape.states, tape.gates, squashed, matrix, mask, errors.cotangent, errors.window, codes)
+        cpu.lstm_1997_backward(self._truncated, *held, delta, carousel, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)
 
@@ -101,16 +98,14 @@ class FusedGru(Fused):
         kernels.gru_forward(drive, weights["recurrent"], weights["recurrent_bias"], mask, states, gates, reset)
         return Tape(drive=drive, states=states, gates=gates, saved=(reset,))
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta = signals(tape.gates.flatten(-2) if kept else tape.states, kept)
+        delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         d_bias = torch.empty_like(weights["recurrent_bias"])
         (reset,) = tape.saved
         held = (tape.states, tape.gates, reset, matrix)
-        kernels.gru_backward(*held, mask, cotangent, codes, delta, d_drive, d_matrix, d_bias)
+        kernels.gru_backward(*held, mask, errors.cotangent, errors.window, codes, delta, d_drive, d_matrix, d_bias)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix, "recurrent_bias": d_bias}, carousel=None)
 
@@ -125,11 +120,10 @@ class FusedMinGru(Fused):
         cpu.min_gru_forward(drive, states, gates)
         return Tape(drive=drive, states=states, gates=gates, saved=())
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
-        delta, (d_drive,) = signals(tape.gates.flatten(-2) if kept else tape.states, kept), tables(tape.drive)
-        cpu.min_gru_backward(tape.states, tape.gates, cotangent, tape.drive.codes, delta, d_drive)
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
+        delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
+        (d_drive,) = tables(tape.drive)
+        cpu.min_gru_backward(tape.states, tape.gates, errors.cotangent, errors.window, tape.drive.codes, delta, d_drive)
         flow = (delta if tape.drive.codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={}, carousel=None)
 
@@ -148,14 +142,12 @@ class FusedFastElman(Fused):
         kernels.fast_elman_forward(self._kind, drive, matrix, _p_keep(matrix, mask), states, mus, s2s, spreads)
         return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=(mus, s2s, spreads))
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
-        delta, epsilon = signals(tape.states, kept), signals(tape.states, kept)
+        delta, epsilon = signals(tape.states, errors.kept), signals(tape.states, errors.kept)
         d_mean, d_variance = tables(tape.drive)
         (mus, s2s, spreads), d_matrix = tape.saved, torch.empty_like(matrix)
-        held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), cotangent)
+        held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), errors.cotangent, errors.window)
         kernels.fast_elman_backward(self._kind, *held, codes, delta, epsilon, d_mean, d_variance, d_matrix)
         flow = (delta, epsilon) if codes is None else (d_mean, d_variance)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
@@ -174,13 +166,11 @@ class FusedLeakyElman(Fused):
         kernels.leaky_forward(self._kind, drive, weights["recurrent"], weights["retention"], mask, states, units)
         return Tape(drive=drive, states=states, gates=units.unsqueeze(-2), saved=())
 
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, retention, codes = weights["recurrent"], weights["retention"], tape.drive.codes
-        delta, d_matrix = signals(tape.states, kept), torch.empty_like(matrix)
+        delta, d_matrix = signals(tape.states, errors.kept), torch.empty_like(matrix)
         (d_drive,) = tables(tape.drive)
-        held = (tape.states, tape.gates.squeeze(-2), matrix, retention, mask, cotangent, codes)
+        held = (tape.states, tape.gates.squeeze(-2), matrix, retention, mask, errors.cotangent, errors.window, codes)
         kernels.leaky_backward(self._kind, *held, delta, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         weights_gradient = {"recurrent": d_matrix, "retention": torch.zeros_like(retention)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
@@ -32,6 +33,15 @@ def _gpu_kernels() -> Kernels | None:
         warnings.warn("kernels for GPUs need triton, but it is not installed: training will be slower", stacklevel=3)
         return None
     return gpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Errors that start back: dE/dh at the steps that are read, windows in which they end, whether signals are kept."""
+
+    cotangent: Tensor
+    window: Tensor | None
+    kept: bool
 
 
 class Fused(Cell):
@@ -101,22 +111,27 @@ class Fused(Cell):
         return tape.states[:, torch.arange(n_steps - n_read, n_steps) % n_kept]
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """See ``Cell.backward``."""
         kernels = self._kernels(cotangent.device)
         if kernels is None:
-            return self.plain.backward(weights, tape, mask, cotangent)
-        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=True)
+            return self.plain.backward(weights, tape, mask, cotangent, window)
+        errors = Errors(cotangent=cotangent.contiguous(), window=window, kept=True)
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), errors)
 
     @torch.no_grad()
-    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+    def gradients(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Gradients:
         """See ``Cell.gradients``."""
         kernels = self._kernels(cotangent.device)
         if kernels is None:
-            return self.plain.gradients(weights, tape, mask, cotangent)
+            return self.plain.gradients(weights, tape, mask, cotangent, window)
         # Without codes the error signals are the gradient by the drive.
-        kept = tape.drive.codes is None
-        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), cotangent.contiguous(), kept=kept)
+        errors = Errors(cotangent=cotangent.contiguous(), window=window, kept=tape.drive.codes is None)
+        return self._backward(kernels, _held(weights), tape, _like(mask, cotangent), errors)
 
     def _keeping(self, n_kept: int, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """The tape of a forward pass with room for as many steps."""
@@ -134,9 +149,7 @@ class Fused(Cell):
     ) -> Tape: ...
 
     @abstractmethod
-    def _backward(
-        self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, *, kept: bool
-    ) -> Flow:
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         """The flow; its error signals are empty unless they are to be kept."""
 
 

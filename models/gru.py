@@ -9,6 +9,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.truncation import reach
 
 
 class Gru(Cell):
@@ -67,16 +68,20 @@ class Gru(Cell):
         return Tape(drive=drive, states=states, gates=gates, saved=(reset,))
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_rz W_rz^T + r_t delta_n W_n^T)``."""
         (reset,) = tape.saved
         states = tape.states
         (_, length, _, n_hidden), n_read = states.shape, cotangent.shape[1]
+        reached = reach(window, length, n_read)
         delta, d_reset = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
+        delta[:, : reached.first], d_reset[:, : reached.first] = 0, 0
         to_gates, to_candidate = weights["recurrent"].mT.tensor_split((2 * n_hidden,), dim=1)
         zero = torch.zeros_like(states[:, 0])
         d_hidden = cotangent[:, -1]
-        for t in reversed(range(length)):
+        for t in reversed(range(reached.first, length)):
             r, z, n = tape.gates[:, t].unbind(-2)
             delta_r, delta_z, delta_n = delta[:, t].chunk(3, dim=-1)
             before = states[:, t - 1] if t > 0 else zero
@@ -84,11 +89,11 @@ class Gru(Cell):
             sigmoid_backward((before - n).mul_(d_hidden), z, grad_input=delta_z)
             sigmoid_backward(delta_n * reset[:, t], r, grad_input=delta_r)
             d_product = torch.mul(delta_n, r, out=d_reset[:, t])
-            if t > 0:
+            if t > reached.first:
                 through = torch.bmm(delta[:, t, :, : 2 * n_hidden], to_gates).baddbmm_(d_product, to_candidate)
                 if mask is not None:
                     through *= mask[:, t]
-                d_hidden = through.addcmul_(d_hidden, z)
+                d_hidden = reached.sever(t - 1, through.addcmul_(d_hidden, z))
                 if t - 1 >= length - n_read:
                     d_hidden += cotangent[:, t - 1 - length + n_read]
         gradients = recurrent_gradients(states, mask, delta, d_reset)

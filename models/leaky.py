@@ -10,6 +10,7 @@ from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.initial import Leak, retention
+from models.truncation import reach
 
 
 class LeakyElman(Cell):
@@ -61,21 +62,25 @@ class LeakyElman(Cell):
         return Tape(drive=drive, states=states, gates=units.unsqueeze(-2), saved=())
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """``delta_t = f'(a_t) (1 - r) e_t`` with ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``."""
         states = tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
+        reached = reach(window, length, n_read)
         kept = weights["retention"][:, None]
         delta = self.activation.slope_from_value(tape.gates.squeeze(-2)).mul_(1 - kept[:, None])
+        delta[:, : reached.first] = 0
         transposed = weights["recurrent"].mT
         arriving = cotangent[:, -1]
-        for t in reversed(range(length)):
+        for t in reversed(range(reached.first, length)):
             now = delta[:, t].mul_(arriving)
-            if t > 0:
+            if t > reached.first:
                 through = torch.bmm(now, transposed)
                 if mask is not None:
                     through *= mask[:, t]
-                arriving = through.addcmul_(arriving, kept)
+                arriving = reached.sever(t - 1, through.addcmul_(arriving, kept))
                 if t - 1 >= length - n_read:
                     arriving += cotangent[:, t - 1 - length + n_read]
         gradients = {

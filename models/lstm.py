@@ -9,6 +9,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.truncation import reach
 
 _INPUT, _FORGET, _CANDIDATE, _OUTPUT = range(4)
 
@@ -68,7 +69,9 @@ class Lstm(Cell):
         return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """Through output and cell: ``dE/dc_t = o_t (1 - tanh^2 c_t) dE/dh_t + f_{t+1} dE/dc_{t+1}``.
 
         The error signals of i, f, g are ``dE/dc_t`` times ``g_t i_t (1 - i_t)``, ``c_{t-1} f_t (1 - f_t)`` and
@@ -77,11 +80,13 @@ class Lstm(Cell):
         cells, squashed = tape.saved
         states = tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
+        reached = reach(window, length, n_read)
         delta, carousel = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
+        delta[:, : reached.first], carousel[:, : reached.first] = 0, 0
         transposed = weights["recurrent"].mT
         zero = torch.zeros_like(states[:, 0])
         d_hidden, d_cell = cotangent[:, -1], zero
-        for t in reversed(range(length)):
+        for t in reversed(range(reached.first, length)):
             i, f, g, o = tape.gates[:, t].unbind(-2)
             delta_i, delta_f, delta_g, delta_o = delta[:, t].chunk(4, dim=-1)
             sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
@@ -89,9 +94,9 @@ class Lstm(Cell):
             sigmoid_backward(d_cell * g, i, grad_input=delta_i)
             sigmoid_backward(d_cell * (cells[:, t - 1] if t > 0 else zero), f, grad_input=delta_f)
             tanh_backward(d_cell * i, g, grad_input=delta_g)
-            if t > 0:
-                d_cell = d_cell * f
-                d_hidden = torch.bmm(delta[:, t], transposed)
+            if t > reached.first:
+                d_cell = reached.sever(t - 1, d_cell * f)
+                d_hidden = reached.sever(t - 1, torch.bmm(delta[:, t], transposed))
                 if mask is not None:
                     d_hidden *= mask[:, t]
                 if t - 1 >= length - n_read:

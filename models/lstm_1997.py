@@ -11,6 +11,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.truncation import reach
 
 
 class Lstm1997(Cell):
@@ -77,7 +78,9 @@ class Lstm1997(Cell):
         return Tape(drive=drive, states=states, gates=gates, saved=(squashed,))
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """Through output and cell: ``dE/dc_t = o_t (1 - h(c_t)^2) / 2 dE/dh_t + dE/dc_{t+1}``.
 
         The error signals of i and g are ``dE/dc_t`` times ``g_t i_t (1 - i_t)`` and ``i_t (1 - g_t^2 / 4)``; that of o
@@ -85,11 +88,13 @@ class Lstm1997(Cell):
         """
         (squashed,), states = tape.saved, tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
+        reached = reach(window, length, n_read)
         delta, carousel = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
+        delta[:, : reached.first], carousel[:, : reached.first] = 0, 0
         transposed = weights["recurrent"].mT
         d_hidden = cotangent[:, -1]
         d_cell = torch.zeros_like(d_hidden)
-        for t in reversed(range(length)):
+        for t in reversed(range(reached.first, length)):
             i, g, o = tape.gates[:, t].unbind(-2)
             delta_i, delta_g, delta_o = delta[:, t].chunk(3, dim=-1)
             sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
@@ -97,8 +102,10 @@ class Lstm1997(Cell):
             d_cell = torch.add(d_cell, through, alpha=0.5, out=carousel[:, t])
             sigmoid_backward(d_cell * g, i, grad_input=delta_i)
             tanh_backward(d_cell * i, g / 2, grad_input=delta_g)
-            if t > 0:
+            if t > reached.first:
+                d_cell = reached.sever(t - 1, d_cell)
                 d_hidden = torch.zeros_like(d_hidden) if self.truncated else torch.bmm(delta[:, t], transposed)
+                d_hidden = reached.sever(t - 1, d_hidden)
                 if mask is not None:
                     d_hidden *= mask[:, t]
                 if t - 1 >= length - n_read:

@@ -8,6 +8,7 @@ from torch import Tensor
 from models.activation import sigmoid_backward
 from models.cell import Cell, Flow, State, Tape, Weights
 from models.drive import Drive
+from models.truncation import reach
 
 
 class MinGru(Cell):
@@ -54,17 +55,20 @@ class MinGru(Cell):
         return Tape(drive=drive, states=states, gates=gates, saved=())
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """``dE/dh_{t-1} = z_t dE/dh_t``, where no error enters at step t - 1.
 
         The error signals of z and n are ``dE/dh_t`` times ``(h_{t-1} - n_t) z_t (1 - z_t)`` and ``1 - z_t``.
         """
         states, n_read = tape.states, cotangent.shape[1]
+        reached = reach(window, states.shape[1], n_read)
         z, n = tape.gates.unbind(-2)
         d_hidden = torch.zeros_like(states)
         d_hidden[:, -n_read:] = cotangent
-        for t in range(states.shape[1] - 1, 0, -1):
-            d_hidden[:, t - 1].addcmul_(z[:, t], d_hidden[:, t])
+        for t in range(states.shape[1] - 1, reached.first, -1):
+            d_hidden[:, t - 1] += reached.sever(t - 1, z[:, t] * d_hidden[:, t])
         before = torch.nn.functional.pad(states[:, :-1], (0, 0, 0, 0, 1, 0))
         delta = torch.cat((sigmoid_backward((before - n) * d_hidden, z), (1 - z) * d_hidden), dim=-1)
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights={}, carousel=None)

@@ -162,22 +162,27 @@ class Network:
         slope: Slope,
         l1_states: Tensor | None = None,
         penalty: Penalty | None = None,
+        window: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
         The arguments are those of ``output``; how the loss depends on the outputs; per member, ``[K]``, the factor of
-        ``mean_b sum_t |h_t|_1``, which is added to the loss; and what recurrent weights pay for the error flow.
+        ``mean_b sum_t |h_t|_1``, which is added to the loss; what recurrent weights pay for the error flow; and per
+        member, int64 ``[K]``, the steps of the windows in which errors flow back, see ``models.truncation.reach``. The
+        flow that is paid for is whole, and with windows it takes a pass of its own.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
         tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
         if l1_states is not None:
             cotangent = _with_l1(cotangent, tape.states, l1_states)
+        recurrent = self.recurrent(weights)
         gradients: Gradients
         if penalty is None:
-            gradients = self.cell.gradients(self.recurrent(weights), tape, mask, cotangent)
+            gradients = self.cell.gradients(recurrent, tape, mask, cotangent, window)
         else:
-            gradients = flow = self.cell.backward(self.recurrent(weights), tape, mask, cotangent)
-            flow.weights["recurrent"].add_(penalty(tape, flow, cotangent, mask))
+            flow = self.cell.backward(recurrent, tape, mask, cotangent)
+            gradients = flow if window is None else self.cell.gradients(recurrent, tape, mask, cotangent, window)
+            gradients.weights["recurrent"].add_(penalty(tape, flow, cotangent, mask))
         read = tape.states[:, -n_read:].flatten(1, 2)
         return {
             **self._input_gradients(weights, inputs, keep, noise, gradients),

@@ -70,18 +70,22 @@ class Orthogonal(Cell):
         return self.cell.read({"recurrent": self.matrix(weights)}, drive, mask, n_read)
 
     @torch.no_grad()
-    def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
+    def backward(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Flow:
         """The cell's own, and from dE/dW on to ``skew``."""
         held, inner = _opened(tape)
-        flow = self.cell.backward(held, inner, mask, cotangent)
+        flow = self.cell.backward(held, inner, mask, cotangent, window)
         by_skew = _through_exponential(weights["skew"], flow.weights["recurrent"])
         return Flow(net=flow.net, drive=flow.drive, weights={"skew": by_skew}, carousel=flow.carousel)
 
     @torch.no_grad()
-    def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
+    def gradients(
+        self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
+    ) -> Gradients:
         """As ``backward`` without error flow."""
         held, inner = _opened(tape)
-        found = self.cell.gradients(held, inner, mask, cotangent)
+        found = self.cell.gradients(held, inner, mask, cotangent, window)
         return Gradients(
             drive=found.drive,
             weights={"skew": _through_exponential(weights["skew"], found.weights["recurrent"])},

@@ -18,7 +18,8 @@ class Hyperparameter:
     """A dimension of the search.
 
     ``names`` are the valid values of a categorical hyperparameter; a numeric one must lie between ``low`` and ``high``,
-    bounds excluded where ``open_low`` or ``open_high`` says so. ``applies`` tells, from the cell and what is chosen so
+    bounds excluded where ``open_low`` or ``open_high`` says so, and be whole, or infinite, where ``whole`` does.
+    ``applies`` tells, from the cell and what is chosen so
     far, whether the hyperparameter has any effect.
     """
 
@@ -29,6 +30,7 @@ class Hyperparameter:
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
+    whole: bool = False
     applies: Callable[[str, Chosen], bool] = lambda cell, chosen: True
 
     def accepts(self, value: Parameter) -> bool:
@@ -39,7 +41,7 @@ class Hyperparameter:
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below
+        return above and below and (not self.whole or math.isinf(value) or value == int(value))
 
     def check(self, where: str, domain: Domain) -> None:
         """Raise ValueError, with ``where`` in its sentence, unless every value of the domain makes sense."""
@@ -63,7 +65,7 @@ class Hyperparameter:
         if self.names:
             return f"one of {', '.join(self.names)}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
+        return f"a {'whole ' * self.whole}number in {left}{self.low:g}, {self.high:g}{right}"
 
 
 def bounds_or_values(domain: Domain) -> tuple[Parameter, ...]:

@@ -152,6 +152,13 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         names=tuple(CLIP_FALLBACKS),
         applies=lambda cell, chosen: float(chosen["clip_norm"]) < math.inf,
     ),
+    "bptt_steps": Hyperparameter(
+        meaning="steps of the windows, counted from a sequence's end, in which errors flow back: truncated "
+        "backpropagation through time; infinite where it is not truncated",
+        default=math.inf,
+        low=1,
+        whole=True,
+    ),
     "dropout": Hyperparameter(
         meaning="kind of dropout", default=Choices(values=tuple(map(str, Dropout))), names=tuple(map(str, Dropout))
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,7 +37,8 @@ Domain = Interval | Choices | Parameter
 class Hyperparameters:
     """All that may differ between the members of a stack, and the dropout kind, which may not.
 
-    ``clip_norm`` is infinite where gradients are not clipped. ``momentum`` is read by heavy ball, Nesterov and Adam
+    ``clip_norm`` is infinite where gradients are not clipped, ``bptt_steps``, else a whole number, where they are not
+    truncated. ``momentum`` is read by heavy ball, Nesterov and Adam
     (as beta_1), ``square_decay`` by RMSprop, Adam (as beta_2) and VarioEta, ``forget_bias`` by cells with a forget gate
     whose ``bias_init`` is ``constant``, ``chrono_length`` by those where it is ``chrono``,
     ``leaky_share``, ``leak_low`` and ``leak_high`` by cells whose units leak, ``connectivity`` by the state space
@@ -63,6 +65,7 @@ class Hyperparameters:
     omega_form: str = "pascanu2013_eq9"
     clip_norm: float = 1.0
     clip_fallback: str = "none"
+    bptt_steps: float = math.inf
     dropout: str = "none"
     p_drop_input: float = 0.0
     p_drop_recurrent: float = 0.0

@@ -19,7 +19,7 @@ class Kernels(Protocol):
 
     ``kind`` numbers the nonlinearity f; ``matrix`` is the recurrent one, ``[K, H, G*H]``; ``mask`` m ``[K, T, B, H]``
     or None multiplies the previous state; ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. The state before
-    the first step is zero.
+    the first step is zero. With a ``window``, int64 ``[K]``, errors end as ``models.truncation.reach`` says.
 
     A pass writes its last arguments, as its docstring says. A backward pass writes error signals (``delta`` and the
     like) unless these are empty, and gradients: ``d_matrix`` like the matrix, and ``d_drive`` like a part of the
@@ -43,6 +43,7 @@ class Kernels(Protocol):
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
         d_drive: Tensor,
@@ -77,6 +78,7 @@ class Kernels(Protocol):
         retention: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
         d_drive: Tensor,
@@ -111,6 +113,7 @@ class Kernels(Protocol):
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
         carousel: Tensor,
@@ -145,6 +148,7 @@ class Kernels(Protocol):
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
+        window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
         d_drive: Tensor,
@@ -184,6 +188,7 @@ class Kernels(Protocol):
         matrix: Tensor,
         p_keep: Tensor,
         cotangent: Tensor,
+        window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
         epsilon: Tensor,

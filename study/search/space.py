@@ -17,7 +17,9 @@ def suggest(trial: Trial, model: ModelPlan) -> dict[str, Parameter]:
         if not rule.applies(model.cell, chosen):
             continue
         domain = model.space[name]
-        if isinstance(domain, Interval):
+        if isinstance(domain, Interval) and rule.whole:
+            chosen[name] = trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
+        elif isinstance(domain, Interval):
             chosen[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
         elif isinstance(domain, Choices):
             picked = trial.suggest_categorical(name, domain.values)

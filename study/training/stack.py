@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -220,6 +221,11 @@ class Stack:
         # Where nobody pays, errors start at the states that are read.
         sparse = any(h.l1_states > 0 for h in every)
         self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
+        self._window = None
+        if any(h.bptt_steps < math.inf for h in every):
+            # No sequence is longer.
+            steps = [int(min(h.bptt_steps, self.plan.training.longest)) for h in every]
+            self._window = torch.tensor(steps, device=self.flat.device)
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._keep = None
         if self.network.dropout is not Dropout.NONE:
@@ -261,6 +267,7 @@ class Stack:
                 slope=slope,
                 l1_states=None if self._l1_states is None else self._l1_states[group],
                 penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
+                window=None if self._window is None else self._window[group],
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)

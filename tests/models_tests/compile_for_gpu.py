@@ -28,13 +28,17 @@ KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
     "gru": (gru, SMALL, {"MASKED": True}),
     "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),
 }
+PASSES: dict[str, tuple[str, dict[str, int]]] = {
+    "forward": ("forward", {}),
+    "backward": ("backward", {"TRUNCATED": False}),
+    "truncated": ("backward", {"TRUNCATED": True}),
+}
 UNITS = (50, 64, 100)
-NUMBERS = {"n_steps", "n_batch", "n_read"}
+TYPES = {"n_steps": "i32", "n_batch": "i32", "n_read": "i32", "window": "*i64"}
 
 
 def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[str, int]:
-    types = {name: "i32" if name in NUMBERS else "*fp32" for name in kernel.arg_names}
-    signature = {name: "constexpr" if name in constants else kind for name, kind in types.items()}
+    signature = {name: "constexpr" if name in constants else TYPES.get(name, "*fp32") for name in kernel.arg_names}
     aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == "*fp32"}
     source = ASTSource(kernel, signature, constants, aligned)
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": N_WARPS})
@@ -54,11 +58,11 @@ def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[s
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     compiled = {
-        f"{name} {which} {n_hidden}": resources(
-            getattr(module, which), {**tiles(n_hidden, widest), **options}, int(sys.argv[1])
+        f"{name} {way} {n_hidden}": resources(
+            getattr(module, which), {**tiles(n_hidden, widest), **options, **more}, int(sys.argv[1])
         )
         for name, (module, widest, options) in KERNELS.items()
-        for which in ("forward", "backward")
+        for way, (which, more) in PASSES.items()
         for n_hidden in UNITS
     }
     sys.stdout.write(json.dumps(compiled))

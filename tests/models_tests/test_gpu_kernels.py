@@ -86,6 +86,21 @@ def test_gpu_gradients_are_the_plain_cells_when_symbols_select_the_drive(cell: C
 
 @every_cell
 @pytest.mark.usefixtures("gpu")
+def test_gpu_passes_end_errors_where_the_plain_cells_do(cell: Cell, fast: bool) -> None:
+    weights, drive, mask, cotangent = moved(draw(cell, fast, (3, 6, 3, 10), scale=0.7, masked=True, seed=5))
+    assert cotangent.shape[1] == 3
+    window = torch.tensor([2, 5, 10**12], device=DEVICE)
+    found, expected = (
+        one.backward(weights, one.forward(weights, drive, mask), mask, cotangent, window) for one in (fuse(cell), cell)
+    )
+    # Single precision; what is compared are sums of a few dozen terms of order one.
+    torch.testing.assert_close(found.drive, expected.drive, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.carousel, expected.carousel, rtol=1e-5, atol=1e-5)
+
+
+@every_cell
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("scale", [30.0, 1e30, math.nan, math.inf])
 def test_gpu_passes_are_finite_where_the_plain_cells_are(cell: Cell, fast: bool, scale: float) -> None:
     drawn = moved(draw(cell, fast, (2, 6, 3, 10), scale=scale, masked=True, seed=1))
@@ -106,7 +121,7 @@ def test_gpu_passes_compile_for_a_hopper_without_leaving_its_registers() -> None
     )
     assert done.returncode == 0, done.stderr
     compiled = json.loads(done.stdout)
-    assert len(compiled) == 30
+    assert len(compiled) == 45
     for name, resources in compiled.items():
         assert resources["spilled_bytes"] == 0, (name, resources)
         assert resources["shared_bytes"] <= 227 * 1024, (name, resources)

@@ -46,6 +46,7 @@ def model(name: str) -> ModelPlan:
         "weight_decay": 0.0,
         "clip_norm": 1.0,
         "clip_fallback": "none",
+        "bptt_steps": float("inf"),
         "dropout": Choices(values=("none", "dropout")),
         "p_drop_input": Interval(low=0.0, high=0.5),
         "p_drop_recurrent": 0.0,

@@ -29,6 +29,7 @@ SPACE: dict[str, Domain] = {
     "square_decay": 0.99,
     "weight_decay": 0.0,
     "clip_norm": float("inf"),
+    "bptt_steps": float("inf"),
     "dropout": Choices(values=("none", "dropout")),
     "p_drop_input": Interval(low=0.0, high=0.5),
     "p_drop_recurrent": 0.1,
@@ -117,6 +118,16 @@ def test_ask_draws_only_what_applies(url: str, name: str) -> None:
         assert ("p_drop_input" in chosen) == (chosen["dropout"] == "dropout")
         assert chosen["clip_norm"] == float("inf")
     assert {record.parameters["optimiser"] for record in records} == {"sgd", "nesterov", "adam"}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_ask_draws_whole_numbers_of_steps(url: str, name: str, sampler: str) -> None:
+    one = search(url, name, sampler, bptt_steps=Interval(low=2, high=40, log=True))
+    for _ in range(3):
+        settle(one, [one.ask() for _ in range(4)])
+    steps = [record.parameters["bptt_steps"] for record in one.records()]
+    assert all(isinstance(drawn, int) and 2 <= drawn <= 40 for drawn in steps)
+    assert len(set(steps)) > 4
 
 
 def test_ask_gives_distinct_points_also_past_the_start_up_and_in_batches(url: str, name: str) -> None:

@@ -32,7 +32,9 @@ TRAINING = TrainingPlan(
 MIXED = (
     Hyperparameters(init="gaussian", optimiser="sgd", learning_rate=0.1, clip_norm=0.5),
     Hyperparameters(init="identity", init_scale=0.9, optimiser="adam", learning_rate=0.01, bias_init="chrono"),
-    Hyperparameters(init="orthogonal", input_scale=0.3, optimiser="nesterov", learning_rate=0.05, forget_bias=3.0),
+    Hyperparameters(
+        init="orthogonal", input_scale=0.3, optimiser="nesterov", learning_rate=0.05, forget_bias=3.0, bptt_steps=5
+    ),
     Hyperparameters(init="sparse", init_scale=1.2, optimiser="rmsprop", learning_rate=0.003, clip_norm=float("inf")),
     Hyperparameters(init="basic_tanh", optimiser="vario_eta", weight_decay=0.01, clip_fallback="shrink_recurrent"),
 )
@@ -286,3 +288,18 @@ def test_train_clips_the_gradient_with_omega_in_it() -> None:
     (interval,) = stack.train(1)
     assert (stack.flat - before).norm().item() == pytest.approx(1e-3, rel=1e-12)
     assert interval.metrics["gradient/norm/recurrent"] > 0.99 * interval.metrics["gradient/norm"] > 1
+
+
+@pytest.mark.parametrize("cell", ["elman_tanh", "lstm"])
+def test_probe_measures_the_whole_error_flow_of_a_member_that_trains_on_a_truncated_one(cell: str) -> None:
+    members = tuple(
+        Member(number=k, hyperparameters=Hyperparameters(bptt_steps=steps), seed=1)
+        for k, steps in enumerate((math.inf, 4))
+    )
+    stack = Stack(replace(plan(cell), members=members))
+    whole, truncated = stack.probe()
+    assert truncated.error_flow == pytest.approx(whole.error_flow, rel=1e-5)
+    assert truncated.metrics["gradient/horizon"] > 4
+    untrained = stack.flat.clone()
+    stack.train(1)
+    assert not torch.equal(stack.flat[0] - untrained[0], stack.flat[1] - untrained[1])

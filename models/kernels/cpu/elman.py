@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
 from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
@@ -99,7 +99,9 @@ def _part(retention, d_hidden, kept, n_rows, n_hidden):
 
 
 @compiled
-def backward(kind, states, units, matrix, mask, retention, cotangent, codes, delta, d_drive, d_matrix, first, last):
+def backward(
+    kind, states, units, matrix, mask, retention, cotangent, window, codes, delta, d_drive, d_matrix, first, last
+):
     """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and the gradients, for members first to last.
 
     With retention r it is ``delta_t = f'(a_t) (1 - r) e_t``, ``e_t = dE/dh_t + r e_{t+1} + m_{t+1} (delta_{t+1} W^T)``.
@@ -112,6 +114,7 @@ def backward(kind, states, units, matrix, mask, retention, cotangent, codes, del
         mask: m, ``[K, T, B, H]``, or empty.
         retention: r, ``[K, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
+        window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: ``[K, T, B, H]``, written; or empty.
         d_drive: gradient by the drive's table, ``[K, N, H]``, written; empty where ``codes`` are.
@@ -135,15 +138,15 @@ def backward(kind, states, units, matrix, mask, retention, cotangent, codes, del
         pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, packed)
         total[:] = 0
         d_drive[k : k + 1] = 0
-        d_kept[:] = 0
-        end = n_steps
-        while end > 0:
-            begin = max(0, end - n_held)
+        reached, end = first_reached(n_steps, n_read, window[k]), n_steps
+        delta[k : k + 1, :reached] = 0
+        while end > reached:
+            begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
                 value = values[at : at + size]
-                if t == n_steps - 1:
-                    d_hidden[:] = 0
+                if (n_steps - 1 - t) % window[k] == 0:
+                    d_hidden[:], d_kept[:] = 0, 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
                     product(ring, following, step, packed, net, n_batch, n_hidden, width)

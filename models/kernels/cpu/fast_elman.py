@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
 from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
@@ -126,6 +126,7 @@ def backward(
     matrix,
     p_keep,
     cotangent,
+    window,
     codes,
     delta,
     epsilon,
@@ -148,6 +149,7 @@ def backward(
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
         cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
+        window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: dE/dmu, ``[K, T, B, H]``, written; or empty.
         epsilon: dE/ds2, likewise.
@@ -182,13 +184,14 @@ def backward(
             to_mean[x] *= p_keep[k]
         total[:], total_square[:] = 0, 0
         d_mean_drive[k : k + 1], d_variance_drive[k : k + 1] = 0, 0
-        end = n_steps
-        while end > 0:
-            begin = max(0, end - n_held)
+        reached, end = first_reached(n_steps, n_read, window[k]), n_steps
+        delta[k : k + 1, :reached], epsilon[k : k + 1, :reached] = 0, 0
+        while end > reached:
+            begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
                 mean, mu, s2 = all_means[at : at + size], all_mus[at : at + size], all_s2s[at : at + size]
-                if t == n_steps - 1:
+                if (n_steps - 1 - t) % window[k] == 0:
                     d_mean[:] = 0
                     d_variance[:] = 0
                 else:

@@ -26,6 +26,12 @@ def ring_step(n_columns, item_bytes):
 
 
 @compiled
+def first_reached(n_steps, n_read, window):
+    """First step that errors of the last ``n_read`` ones reach in windows of ``window`` steps, counted from the end."""
+    return max(0, n_steps - ((n_read - 1) // window + 1) * window)
+
+
+@compiled
 def settle_drive(k, begin, end, n_batch, ring, step, at, n_columns, codes, delta, d_drive):
     """Copy the signals of steps begin to end to ``delta``, and add them up by the row of the drive's table.
 

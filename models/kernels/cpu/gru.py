@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
 from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
@@ -106,7 +106,9 @@ def _units_backward(gates, q, before, d_hidden, signal, carried):
 
 
 @compiled
-def backward(states, gates, reset, matrix, mask, cotangent, codes, delta, d_drive, d_matrix, d_bias, first, last):
+def backward(
+    states, gates, reset, matrix, mask, cotangent, window, codes, delta, d_drive, d_matrix, d_bias, first, last
+):
     """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``, and the gradients.
 
     Args:
@@ -116,6 +118,7 @@ def backward(states, gates, reset, matrix, mask, cotangent, codes, delta, d_driv
         matrix: W, ``[K, H, 3H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
+        window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: error signals of the net inputs, ``[K, T, B, 3H]``, written; or empty.
         d_drive: gradient by the drive's table, ``[K, N, 3H]``, written; empty where ``codes`` are.
@@ -145,12 +148,13 @@ def backward(states, gates, reset, matrix, mask, cotangent, codes, delta, d_driv
         # Of the transposed matrix.
         pack(turned.reshape(-1), 0, 1, n_gates, n_gates, n_hidden, packed)
         total[:], d_bias[k], d_drive[k : k + 1] = 0, 0, 0
-        end = n_steps
-        while end > 0:
-            begin = max(0, end - n_held)
+        reached, end = first_reached(n_steps, n_read, window[k]), n_steps
+        delta[k : k + 1, :reached] = 0
+        while end > reached:
+            begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
-                if t == n_steps - 1:
+                if (n_steps - 1 - t) % window[k] == 0:
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive, settle_matrix
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
 from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows, pack, padded, product
@@ -145,6 +145,7 @@ def backward(
     matrix,
     mask,
     cotangent,
+    window,
     codes,
     delta,
     carousel,
@@ -164,6 +165,7 @@ def backward(
         matrix: W, ``[K, H, G*H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
+        window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: ``[K, T, B, G*H]``, written; or empty.
         carousel: dE/dc, ``[K, T, B, H]``, written; or empty.
@@ -187,14 +189,18 @@ def backward(
     for k in range(first, last):
         # Of the transposed matrix.
         pack(matrices, k * n_hidden * n_gates, 1, n_gates, n_gates, n_hidden, packed)
-        later[:], total[:] = 0, 0
+        total[:] = 0
         d_drive[k : k + 1] = 0
-        end = n_steps
-        while end > 0:
-            begin = max(0, end - n_held)
+        reached, end = first_reached(n_steps, n_read, window[k]), n_steps
+        delta[k : k + 1, :reached], carousel[k : k + 1, :reached] = 0, 0
+        while end > reached:
+            begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
-                if t == n_steps - 1 or truncated:
+                ends = (n_steps - 1 - t) % window[k] == 0
+                if ends:
+                    later[:] = 0
+                if ends or truncated:
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0

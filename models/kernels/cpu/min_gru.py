@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import ring_step, ring_steps, settle_drive
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive
 from models.kernels.cpu.nonlinearity import logistic
 from models.kernels.cpu.place import count_steps, slot
 from models.kernels.cpu.product import copy_rows
@@ -68,13 +68,14 @@ def _units_backward(before, z, n, d_hidden, signal):
 
 
 @compiled
-def backward(states, gates, cotangent, codes, delta, d_drive, first, last):
+def backward(states, gates, cotangent, window, codes, delta, d_drive, first, last):
     """Error signals of the two net inputs, and the gradient; see ``models.min_gru.MinGru.backward``.
 
     Args:
         states: h, ``[K, T, B, H]``.
         gates: values of z, n, ``[K, T, 2, B, H]``.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
+        window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: ``[K, T, B, 2H]``, written; or empty.
         d_drive: gradient by the drive's table, ``[K, N, 2H]``, written; empty where ``codes`` are.
@@ -88,13 +89,15 @@ def backward(states, gates, cotangent, codes, delta, d_drive, first, last):
     ring, signal = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(2 * size, states.dtype)
     d_hidden, nothing = np.zeros(size, states.dtype), np.zeros(size, states.dtype)
     for k in range(first, last):
-        d_hidden[:] = 0
         d_drive[k : k + 1] = 0
-        end = n_steps
-        while end > 0:
-            begin = max(0, end - n_held)
+        reached, end = first_reached(n_steps, n_read, window[k]), n_steps
+        delta[k : k + 1, :reached] = 0
+        while end > reached:
+            begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
                 at = (k * n_steps + t) * size
+                if (n_steps - 1 - t) % window[k] == 0:
+                    d_hidden[:] = 0
                 if t >= n_steps - n_read:
                     reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):

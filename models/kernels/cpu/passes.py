@@ -28,13 +28,14 @@ def elman_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, states, matrix, _or_empty(mask, states), states.new_empty(0, 0), cotangent, _codes(codes))
+    held = (states, states, matrix, _or_empty(mask, states), states.new_empty(0, 0), *_errors(cotangent, window, codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
 
@@ -54,13 +55,14 @@ def leaky_backward(
     retention: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, units, matrix, _or_empty(mask, states), retention, cotangent, _codes(codes))
+    held = (states, units, matrix, _or_empty(mask, states), retention, *_errors(cotangent, window, codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
 
 
@@ -86,6 +88,7 @@ def lstm_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     carousel: Tensor,
@@ -94,7 +97,7 @@ def lstm_backward(
 ) -> None:
     """See ``Kernels``."""
     tape = (states, gates.transpose(2, 3), cells, squashed)
-    held = (*tape, matrix, _or_empty(mask, cells), cotangent, _codes(codes))
+    held = (*tape, matrix, _or_empty(mask, cells), *_errors(cotangent, window, codes))
     over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
 
 
@@ -106,6 +109,7 @@ def lstm_1997_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     carousel: Tensor,
@@ -118,7 +122,7 @@ def lstm_1997_backward(
     """
     # What the cells held is not needed without a forget gate.
     tape = (states, gates.transpose(2, 3), squashed[:, :0], squashed)
-    held = (*tape, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    held = (*tape, matrix, _or_empty(mask, states), *_errors(cotangent, window, codes))
     over_members(lstm.backward, len(states), truncated, *held, delta, carousel, d_drive, d_matrix)
 
 
@@ -137,6 +141,7 @@ def gru_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
@@ -144,7 +149,7 @@ def gru_backward(
     d_bias: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, gates.transpose(2, 3), reset, matrix, _or_empty(mask, states), cotangent, _codes(codes))
+    held = (states, gates.transpose(2, 3), reset, matrix, _or_empty(mask, states), *_errors(cotangent, window, codes))
     over_members(gru.backward, len(states), *held, delta, d_drive, d_matrix, d_bias)
 
 
@@ -154,10 +159,16 @@ def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
 
 
 def min_gru_backward(
-    states: Tensor, gates: Tensor, cotangent: Tensor, codes: Tensor | None, delta: Tensor, d_drive: Tensor
+    states: Tensor,
+    gates: Tensor,
+    cotangent: Tensor,
+    window: Tensor | None,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
 ) -> None:
     """See ``models.min_gru.MinGru.backward``; ``delta`` are the error signals, ``[K, T, B, 2H]``."""
-    held = (states, gates.transpose(2, 3), cotangent, _codes(codes))
+    held = (states, gates.transpose(2, 3), *_errors(cotangent, window, codes))
     over_members(min_gru.backward, len(states), *held, delta, d_drive)
 
 
@@ -185,6 +196,7 @@ def fast_elman_backward(
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     epsilon: Tensor,
@@ -193,8 +205,15 @@ def fast_elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (means, mus, s2s, spreads, matrix, p_keep.flatten(), cotangent, _codes(codes))
+    held = (means, mus, s2s, spreads, matrix, p_keep.flatten(), *_errors(cotangent, window, codes))
     over_members(fast_elman.backward, len(means), kind, *held, delta, epsilon, d_mean_drive, d_variance_drive, d_matrix)
+
+
+def _errors(cotangent: Tensor, window: Tensor | None, codes: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Where errors arise, the windows in which they flow back, without end if there are none, and the codes."""
+    if window is None:
+        window = torch.full((len(cotangent),), torch.iinfo(torch.int64).max)
+    return cotangent, window, _codes(codes)
 
 
 def _grid(states: Tensor) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import function, slope
-from models.kernels.gpu.tile import dot, load, store, weights
+from models.kernels.gpu.tile import dot, load, reach, store, weights
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch"])
@@ -63,6 +63,7 @@ def backward(
     mask,
     retention,
     cotangent,
+    window,
     delta,
     d_kept,
     n_read,
@@ -75,6 +76,7 @@ def backward(
     KIND: tl.constexpr,
     MASKED: tl.constexpr,
     LEAKY: tl.constexpr,
+    TRUNCATED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.elman_backward`` and ``leaky_backward``; ``d_kept`` is room for ``[K, B, H]``."""
     k = tl.program_id(0).to(tl.int64)
@@ -82,14 +84,15 @@ def backward(
     matrix += k * HIDDEN * HIDDEN
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
     stride = n_batch * HIDDEN
-    for step in range(n_steps):
+    steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    for step in range(n_reached):
         at = (k * n_steps + n_steps - 1 - step) * stride
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
             if not LEAKY:
                 unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             arriving = tl.full((ROWS, WIDTH), 0.0, units.dtype.element_ty)
-            if step > 0:
+            if step % steps > 0:
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes
                     later = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
@@ -101,7 +104,7 @@ def backward(
                 arriving += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             if LEAKY:
                 share = load(retention + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
-                if step > 0:
+                if step % steps > 0:
                     arriving += load(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
                 store(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, share * arriving)
                 arriving *= 1 - share

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import function, slope, upper_tail
-from models.kernels.gpu.tile import dot, load, store, weights
+from models.kernels.gpu.tile import dot, load, reach, store, weights
 from models.kernels.interface import LOGISTIC, RECTIFIER, TANH
 from models.moment import FAR, NOISELESS
 
@@ -75,6 +75,7 @@ def backward(
     matrix,
     p_keep,
     cotangent,
+    window,
     delta,
     epsilon,
     n_read,
@@ -85,6 +86,7 @@ def backward(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     KIND: tl.constexpr,
+    TRUNCATED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.fast_elman_backward``."""
     k = tl.program_id(0).to(tl.int64)
@@ -93,14 +95,15 @@ def backward(
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
     p = tl.load(p_keep + k)
     stride = n_batch * HIDDEN
-    for step in range(n_steps):
+    steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    for step in range(n_reached):
         at = (k * n_steps + n_steps - 1 - step) * stride
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
             mean = load(means + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_mean = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
             d_variance = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
-            if step > 0:
+            if step % steps > 0:
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes
                     d_mu = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, store, weights
+from models.kernels.gpu.tile import dot, load, reach, store, weights
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch"])
@@ -76,6 +76,7 @@ def backward(
     matrix,
     mask,
     cotangent,
+    window,
     delta,
     d_reset,
     carried,
@@ -87,6 +88,7 @@ def backward(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     MASKED: tl.constexpr,
+    TRUNCATED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.gru_backward``; ``carried`` ``[K, B, H]`` is room for ``z_t dE/dh_t``."""
     k = tl.program_id(0).to(tl.int64)
@@ -99,14 +101,15 @@ def backward(
     kept_q = load(from_q, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
     stride = n_batch * HIDDEN
     carried += k * stride
-    for step in range(n_steps):
+    steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    for step in range(n_reached):
         t = n_steps - 1 - step
         at = (k * n_steps + t) * stride
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
             q = load(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_hidden = tl.full((ROWS, WIDTH), 0.0, q.dtype)
-            if step > 0:
+            if step % steps > 0:
                 later = delta + 3 * (at + stride)
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, store, weights
+from models.kernels.gpu.tile import dot, load, reach, store, weights
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch"])
@@ -80,6 +80,7 @@ def backward(
     matrix,
     mask,
     cotangent,
+    window,
     delta,
     carousel,
     n_read,
@@ -90,6 +91,7 @@ def backward(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     MASKED: tl.constexpr,
+    TRUNCATED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.lstm_backward``."""
     k = tl.program_id(0).to(tl.int64)
@@ -102,7 +104,8 @@ def backward(
     kept_g = load(from_g, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
     kept_o = load(from_o, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
     stride = n_batch * HIDDEN
-    for step in range(n_steps):
+    steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    for step in range(n_reached):
         t = n_steps - 1 - step
         at = (k * n_steps + t) * stride
         for block in range(BLOCKS):
@@ -110,7 +113,7 @@ def backward(
             flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_hidden = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
             d_cell = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            if step > 0:
+            if step % steps > 0:
                 later = delta + 4 * (at + stride)
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes

@@ -42,16 +42,17 @@ def elman_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
-    signals = _room(delta, states, 1)
-    arguments = (states, matrix, _or_any(mask, states), states, cotangent, signals, states, cotangent.shape[1])
-    _launch(elman.backward, states, WIDE, *arguments, **options)
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "TRUNCATED": window is not None}
+    signals = _room(delta, states, 1, window)
+    held = (states, matrix, _or_any(mask, states), states, cotangent, _or_any(window, states))
+    _launch(elman.backward, states, WIDE, *held, signals, states, cotangent.shape[1], **options)
     d_matrix.copy_(recurrent_gradient(states, mask, signals))
     _collect(codes, (signals,), (d_drive,))
 
@@ -73,15 +74,16 @@ def leaky_backward(
     retention: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True}
-    signals, d_kept = _room(delta, states, 1), torch.empty_like(states[:, 0])
-    held = (units, matrix, _or_any(mask, states), retention, cotangent)
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True, "TRUNCATED": window is not None}
+    signals, d_kept = _room(delta, states, 1, window), torch.empty_like(states[:, 0])
+    held = (units, matrix, _or_any(mask, states), retention, cotangent, _or_any(window, states))
     _launch(elman.backward, states, WIDE, *held, signals, d_kept, cotangent.shape[1], **options)
     d_matrix.copy_(recurrent_gradient(states, mask, signals))
     _collect(codes, (signals,), (d_drive,))
@@ -109,6 +111,7 @@ def lstm_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     carousel: Tensor,
@@ -116,9 +119,11 @@ def lstm_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    signals, held = _room(delta, states, 4), (gates, cells, squashed, matrix, _or_any(mask, cells), cotangent)
-    written = (signals, _room(carousel, states, 1))
-    _launch(lstm.backward, cells, SMALL, *held, *written, cotangent.shape[1], MASKED=mask is not None)
+    options = {"MASKED": mask is not None, "TRUNCATED": window is not None}
+    signals = _room(delta, states, 4, window)
+    held = (gates, cells, squashed, matrix, _or_any(mask, cells), cotangent, _or_any(window, states))
+    written = (signals, _room(carousel, states, 1, window))
+    _launch(lstm.backward, cells, SMALL, *held, *written, cotangent.shape[1], **options)
     d_matrix.copy_(recurrent_gradient(states, mask, signals))
     _collect(codes, (signals,), (d_drive,))
 
@@ -138,6 +143,7 @@ def gru_backward(
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     d_drive: Tensor,
@@ -145,10 +151,11 @@ def gru_backward(
     d_bias: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    signals, d_reset = _room(delta, states, 3), torch.empty_like(states)
-    held = (states, gates, reset, matrix, _or_any(mask, states), cotangent)
+    options = {"MASKED": mask is not None, "TRUNCATED": window is not None}
+    signals, d_reset = _room(delta, states, 3, window), _room(states[:0], states, 1, window)
+    held = (states, gates, reset, matrix, _or_any(mask, states), cotangent, _or_any(window, states))
     written = (signals, d_reset, states.new_empty(states[:, 0].shape))
-    _launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], MASKED=mask is not None)
+    _launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
     gradients = recurrent_gradients(states, mask, signals, d_reset)
     d_matrix.copy_(gradients["recurrent"])
     d_bias.copy_(gradients["recurrent_bias"])
@@ -179,6 +186,7 @@ def fast_elman_backward(
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     epsilon: Tensor,
@@ -187,18 +195,20 @@ def fast_elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    signals = (_room(delta, means, 1), _room(epsilon, means, 1))
-    arguments = (means, mus, s2s, matrix, p_keep, cotangent, *signals, cotangent.shape[1])
-    _launch(fast_elman.backward, means, SMALL, *arguments, KIND=kind)
+    signals = (_room(delta, means, 1, window), _room(epsilon, means, 1, window))
+    held = (means, mus, s2s, matrix, p_keep, cotangent, _or_any(window, means))
+    options = {"KIND": kind, "TRUNCATED": window is not None}
+    _launch(fast_elman.backward, means, SMALL, *held, *signals, cotangent.shape[1], **options)
     through_mean = recurrent_gradient(means, None, signals[0])
     through_variance = recurrent_gradient(spreads, None, signals[1])
     d_matrix.copy_(p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2))
     _collect(codes, signals, (d_mean_drive, d_variance_drive))
 
 
-def _room(signals: Tensor, states: Tensor, n_gates: int) -> Tensor:
-    """The error signals that the caller wants, or room for those it does not want."""
-    return signals if signals.numel() > 0 else states.new_empty(*states.shape[:-1], n_gates * states.shape[-1])
+def _room(signals: Tensor, states: Tensor, n_gates: int, window: Tensor | None) -> Tensor:
+    """The error signals that the caller wants, or room for those it does not want; zero if not all are written."""
+    room = signals if signals.numel() > 0 else states.new_empty(*states.shape[:-1], n_gates * states.shape[-1])
+    return room if window is None else room.zero_()
 
 
 def _collect(codes: Tensor | None, signals: tuple[Tensor, ...], tables: tuple[Tensor, ...]) -> None:
@@ -221,6 +231,6 @@ def tiles(n_hidden: int, widest: int) -> dict[str, int]:
     return {"HIDDEN": n_hidden, "ROWS": ROWS, "WIDTH": width, "BLOCKS": triton.cdiv(n_hidden, width)}
 
 
-def _or_any(mask: Tensor | None, other: Tensor) -> Tensor:
-    """A mask, or what a kernel that is compiled without masks will not read."""
-    return other if mask is None else mask
+def _or_any(given: Tensor | None, other: Tensor) -> Tensor:
+    """A mask or windows, or what a kernel that is compiled without them will not read."""
+    return other if given is None else given

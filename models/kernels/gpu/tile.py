@@ -33,3 +33,13 @@ def weights(kept, start, inner, columns, size, inner_stride, column_stride, BLOC
 def dot(left, right, total):
     """``total + left @ right`` on tensor cores; three products of half the digits each give single precision."""
     return tl.dot(left, right, total, input_precision="tf32x3", out_dtype=total.dtype)
+
+
+@triton.jit
+def reach(window, k, n_read, n_steps, TRUNCATED: tl.constexpr):
+    """Steps of a member's windows, and how many of the last steps errors reach; see ``models.truncation.reach``."""
+    if TRUNCATED:
+        steps = tl.minimum(tl.load(window + k), n_steps).to(tl.int32)
+        return steps, tl.minimum((n_read - 1) // steps * steps + steps, n_steps)
+    else:
+        return n_steps, n_steps
