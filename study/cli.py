@@ -114,15 +114,14 @@ def list_studies() -> None:
 @app.command()
 def status(study: str) -> None:
     """How far a study is, and what its models have learned so far."""
-    from study.console import answer_table
-    from study.report import answers
+    from study.console import answer
 
     header, plan, records = _session().study(study)
     total = len(plan.models) * plan.search.n_trials
     settled = sum(record.outcome is not None for record in records)
     holder = f", run by {header.owner}" if header.owner else ""
     out.print(f"study {study} is {header.state}{holder}: {settled} of {total} trials have ended")
-    out.print(answer_table(plan, answers(plan, records)))
+    out.print(answer(plan, records))
 
 
 @app.command()
@@ -257,8 +256,7 @@ def _session() -> Session:
 def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
     from models.kernels.available import described
-    from study.console import answer_table, watching
-    from study.report import answers
+    from study.console import answer, watching
     from study.search.catalogue import StudyState
 
     session, name = _session(), spec.name
@@ -266,7 +264,7 @@ def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     out.print(f"study {name}: data in {session.settings.home}; {where}", soft_wrap=True)
     state = session.launch(spec, n_workers=workers, address=address, watch=lambda watched: watching(out, watched))
     _, plan, records = session.study(name)
-    out.print(answer_table(plan, answers(plan, records)))
+    out.print(answer(plan, records))
     if session.unsent(name):
         err.print(f"MLflow lacks some of {name}; it is on disk, and `longlag resume {name}` sends it", soft_wrap=True)
     if state is not StudyState.DONE:

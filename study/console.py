@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -18,7 +19,7 @@ from study.conductor import ModelProgress
 from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
-from study.report import Answer, Json, find_rung
+from study.report import Answer, Json, Rate, answers, find_rung, rates
 from study.search.catalogue import Header
 from study.session import Watched
 
@@ -81,6 +82,14 @@ def progress_line(watched: Watched) -> str:
     return f"{duration(elapsed)}: {models}; {_left(watched, elapsed)}" + (f"; {trouble}" if trouble else "")
 
 
+def answer(plan: StudyPlan, records: Sequence[TrialRecord]) -> RenderableType:
+    """What a study has found: the best trial of each model, and how often each point of a grid succeeds."""
+    parts: list[RenderableType] = [answer_table(plan, answers(plan, records))]
+    if found := rates(plan, records):
+        parts += [Text(), rates_table(plan, found)]
+    return Group(*parts)
+
+
 def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
     """The answer of a study: per model what its best trial learned, how surely, and how its gradient decays."""
     by_loss = any(answer.rung is not None and answer.rung.loss is not None for answer in found)
@@ -104,6 +113,25 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
         )
         details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
     return Group(table, Text("best configurations"), *map(Text, details))
+
+
+def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
+    """How often each point of a grid solves the whole ladder, how surely, and after how many updates."""
+    table = _table(f"How often is the whole ladder solved, up to T = {plan.training.ladder[-1]}?")
+    for heading in ("\nmodel", "\npoint"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("\nsolved", "rate in %\n(95 % interval)", "updates: median\n(least to most)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for rate in found:
+        n_solved, (low, high), updates = len(rate.updates), rate.interval, rate.updates
+        table.add_row(
+            rate.model,
+            parameters_text(rate.chosen),
+            f"{n_solved} of {rate.n_trials}",
+            f"{100 * n_solved / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})",
+            f"{median(updates):,.0f} ({updates[0]:,} to {updates[-1]:,})" if updates else "-",
+        )
+    return table
 
 
 def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:

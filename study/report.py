@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.outcome import Loss, Rung
-from study.plan import Parameter, StudyPlan
-from study.query import best_by_model
+from study.grid import grid_points
+from study.outcome import Loss, Outcome, Rung, wilson_interval
+from study.plan import Choices, Parameter, StudyPlan
+from study.query import best, best_by_model
 from study.record import TrialRecord
 
 _FIXED = (
@@ -58,6 +59,40 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
                 half_life=metrics.get("gradient/half_life", math.nan),
             )
         )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """How many replicates of a grid's point have solved the whole ladder, and after how many updates each of them did.
+
+    ``chosen`` is what tells the point from the others of its model; ``updates`` has the fewest first.
+    """
+
+    model: str
+    chosen: Mapping[str, Parameter]
+    n_trials: int
+    updates: tuple[int, ...]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson 95 % interval of the success rate."""
+        return wilson_interval(len(self.updates), self.n_trials)
+
+
+def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
+    """Success rates at the points of a study's grids, as far as trials have ended; none where nothing can be solved."""
+    if plan.search.sampler != "grid":
+        return []
+    found = []
+    for model in plan.models:
+        own = [record for record in best(records, model=model.name) if record.outcome and not record.outcome.by_loss]
+        for point in grid_points(model.cell, model.space):
+            outcomes = [record.outcome for record in own if record.outcome and record.parameters == point]
+            chosen = {name: value for name, value in point.items() if isinstance(model.space[name], Choices)}
+            updates = sorted(outcome.n_updates for outcome in outcomes if _solves_all(plan, outcome))
+            if outcomes:
+                found.append(Rate(model=model.name, chosen=chosen, n_trials=len(outcomes), updates=tuple(updates)))
     return found
 
 
@@ -129,6 +164,11 @@ def find_rung(described: Mapping[str, Json]) -> Rung | None:
     loss = error.get("loss")
     known = {name: float(loss[name]) for name in ("mean", "standard_error")} if isinstance(loss, dict) else None  # type: ignore[arg-type]
     return Rung(**counts, loss=known and Loss(**known))  # type: ignore[arg-type]
+
+
+def _solves_all(plan: StudyPlan, outcome: Outcome) -> bool:
+    """Whether a trial has climbed the ladder to its end; it stops at the first rung that it does not solve."""
+    return any(rung.length == plan.training.ladder[-1] and rung.solved for rung in outcome.rungs)
 
 
 def _error(rung: Rung, *, solved: bool) -> dict[str, Json]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 from models import CELLS
 from study.dimension import bounds_or_values
 from study.errors import must, unknown_name
+from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
 from study.plan import (
     Choices,
@@ -127,15 +127,7 @@ class Spec(Section):
             for value, need in misfits(key, model.cell, values).items():
                 must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
         if self.search.sampler == "grid":
-            n_points = math.prod(
-                len(domain.values) if isinstance(domain, Choices) else 1 for domain in self._space(name).values()
-            )
-            loose = [key for key, domain in self._space(name).items() if isinstance(domain, Interval)]
-            must(
-                not loose,
-                "sampler grid needs choices or fixed values",
-                f"{', '.join(loose)} of model {name} {'is an interval' if len(loose) == 1 else 'are intervals'}",
-            )
+            n_points = len(grid_points(model.cell, self._space(name)))
             must(
                 self.search.n_trials % n_points == 0,
                 f"n_trials must be a multiple of the {n_points} points of the grid of model {name}",

@@ -7,8 +7,8 @@ import warnings
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 
+from study.grid import grid_points
 from study.plan import ModelPlan, SearchPlan
-from study.search.space import grid
 
 MAX_SEED = 2**32
 """Numpy's legacy generator, which Optuna uses, takes no seed beyond."""
@@ -30,7 +30,7 @@ def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) ->
     if search.sampler == "random":
         return random_sampler(seed)
     if search.sampler == "grid":
-        points = grid(model)
+        points = grid_points(model.cell, model.space)
         with warnings.catch_warnings():
             # Only for being marked experimental; its one job, fixed values, is covered by our tests.
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from optuna.trial import Trial
 
 from study.hyperparameter import HYPERPARAMETERS
@@ -27,9 +25,3 @@ def suggest(trial: Trial, model: ModelPlan) -> dict[str, Parameter]:
         else:
             chosen[name] = domain
     return chosen
-
-
-def grid(model: ModelPlan) -> list[dict[str, Parameter]]:
-    """The points of a space of choices and fixed values, in the order in which the choices are written."""
-    axes = {name: domain.values for name, domain in model.space.items() if isinstance(domain, Choices)}
-    return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]

@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from study.console import answer_table, rows_table, rung_line
+from study.console import answer, answer_table, rows_table, rung_line
 from study.errors import UserError
+from study.grid import grid_points
 from study.outcome import Loss, Outcome, Rung, Status, TrialKey, failed_outcome
 from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
-from study.report import answers, csv_text, find_rung, flat, row
-from study.study_file import load_spec
+from study.report import answers, csv_text, find_rung, flat, rates, row
+from study.study_file import load_spec, parse_spec
 
 MODELS = ["tanh_elman", "lstm"]
 
@@ -223,3 +224,62 @@ def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -
     assert "10 unsolved" in shown
     assert "no decay" in shown
     assert "learning_rate=0.1" in shown
+
+
+GRID = """
+name: grid
+task: {name: temporal_order}
+ladder: [10, 20]
+training: {lengths: 10, n_updates: 1000}
+search: {sampler: grid, n_trials: 4}
+models: {tanh: {cell: elman_tanh}}
+space: {init: sparse, init_scale: 1, optimiser: sgd, learning_rate: {choices: [0.1, 0.01]}, dropout: none}
+"""
+
+
+def replicate(number: int, learning_rate: float, n_updates: int, *, solved: bool) -> TrialRecord:
+    """A trial of that grid, which fails at the last rung or not at all."""
+    spec = parse_spec(GRID)
+    plan = spec.plan("cpu")
+    outcome = record("tanh", number, 8).outcome
+    assert outcome is not None
+    top = replace(outcome.rungs[-1], n_failed=9 if solved else 10)
+    return TrialRecord(
+        key=TrialKey(study="grid", model="tanh", number=number),
+        parameters={**grid_points("elman_tanh", plan.model("tanh").space)[0], "learning_rate": learning_rate},
+        seed=number,
+        status=Status.COMPLETE,
+        outcome=replace(outcome, n_updates=n_updates, rungs=(outcome.rungs[0], top)),
+        run_id=None,
+    )
+
+
+def test_rates_count_the_replicates_of_every_point_that_solve_the_whole_ladder() -> None:
+    plan = parse_spec(GRID).plan("cpu")
+    records = [
+        replicate(0, 0.1, 700, solved=True),
+        replicate(1, 0.01, 1000, solved=False),
+        replicate(2, 0.1, 300, solved=True),
+        replicate(3, 0.1, 1000, solved=False),
+    ]
+    fast, slow = rates(plan, records)
+    assert (fast.chosen, fast.n_trials, fast.updates) == ({"learning_rate": 0.1}, 3, (300, 700))
+    assert (slow.chosen, slow.n_trials, slow.updates) == ({"learning_rate": 0.01}, 1, ())
+    # Wilson's interval of 2 in 3, by another program.
+    assert fast.interval == pytest.approx((0.20766, 0.93851), abs=1e-5)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(answer(plan, records))
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert "tanh learning_rate=0.1 2 of 3 67 (21 to 94) 500 (300 to 700)" in lines
+    assert "tanh learning_rate=0.01 0 of 1 0 (0 to 79) -" in lines
+
+
+def test_rates_leave_out_what_is_no_replicate_and_what_has_measured_nothing() -> None:
+    plan = parse_spec(GRID).plan("cpu")
+    broken = replace(replicate(1, 0.1, 5, solved=False), outcome=failed_outcome("Traceback: boom"))
+    open_trial = replace(replicate(2, 0.1, 5, solved=True), outcome=None, status=Status.RUNNING)
+    assert [one.n_trials for one in rates(plan, [replicate(0, 0.1, 5, solved=True), broken, open_trial])] == [1]
+    assert rates(load_spec("demo").plan("cpu"), RECORDS) == []
+    losses = replace(replicate(0, 0.1, 5, solved=True), outcome=on_data(0, 1.0).outcome)
+    assert rates(plan, [losses]) == []
