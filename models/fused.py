@@ -191,7 +191,7 @@ FUSED: dict[type[Cell], type[Fused]] = {
 
 
 def fuse(cell: Cell) -> Cell:
-    """The same cell with compiled passes; a cell for which there are none is returned as it is."""
+    """The same cell with compiled passes; one that has them already, or for which there are none, as it is."""
     if isinstance(cell, Orthogonal):
         return Orthogonal(fuse(cell.cell))
     fused = FUSED.get(type(cell))

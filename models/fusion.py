@@ -71,6 +71,10 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.shapes(n_hidden)
 
+    def initial(self, generator: Generator, n_hidden: int) -> dict[str, Tensor]:
+        """The cell's own."""
+        return self.plain.initial(generator, n_hidden)
+
     def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
         """The cell's own."""
         return self.plain.fixed(generator, n_hidden, leak)

@@ -32,7 +32,6 @@ app = typer.Typer(
 out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Console(stderr=True, highlight=False)
 
-
 INTERRUPTED = 130
 """Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 
@@ -85,8 +84,7 @@ def launch(  # noqa: PLR0917  (Typer reads options from arguments)
     from study.study_file import load_spec
 
     budget = [] if trials is None else [f"search.n_trials={trials}"]
-    loaded = load_spec(spec, [*(settings or []), *budget], name=name)
-    _run(loaded, workers, address)
+    _run(load_spec(spec, [*(settings or []), *budget], name=name), workers, address)
 
 
 @app.command()
@@ -98,8 +96,7 @@ def resume(study: str, workers: Workers = None, address: Address = None) -> None
 @app.command()
 def stop(study: str) -> None:
     """Stop a running study, on whatever machine it runs; `resume` takes it up again."""
-    state = _session().stop(study)
-    out.print(f"study {study} is {state}")
+    out.print(f"study {study} is {_session().stop(study)}")
 
 
 @app.command("list")
@@ -192,7 +189,9 @@ def models() -> None:
     """The networks that a study may compare."""
     from models import CELLS, FAST_CELLS
     from study.console import listing
+    from study.extension import extend_registries
 
+    extend_registries()
     rows = [(name, "yes" if name in FAST_CELLS else "no", cell.source) for name, cell in CELLS.items()]
     out.print(listing("cells", ("cell", "fast dropout", "source"), rows))
 
@@ -201,10 +200,12 @@ def models() -> None:
 def tasks() -> None:
     """The tasks that a study may set."""
     from study.console import listing
+    from study.extension import extend_registries
     from tasks import DATASETS, TASKS
 
-    problems = [*TASKS.values(), *DATASETS.values()]
-    rows = [(task.name, str(task.shortest_length), task.source) for task in problems]
+    extend_registries()
+    problems = (*TASKS.items(), *DATASETS.items())
+    rows = [(name, str(problem.shortest_length), problem.source) for name, problem in problems]
     out.print(listing("tasks", ("task", "shortest length ", "source"), rows))
 
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from study.errors import UserError, unknown_name
+from study.extension import extend_registries
 from study.section import HalvingSpec, RangeSpec, SearchSpec, TrainingSpec
 from study.spec import ModelSpec, Spec
 
@@ -44,7 +45,8 @@ def read_text(path: Path) -> str:
 
 
 def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = None, source: str = "the study") -> Spec:
-    """The spec that a YAML (or JSON) text describes; see ``load_spec``."""
+    """The spec that a YAML (or JSON) text describes, which may name what other packages declare; see ``load_spec``."""
+    extend_registries()
     try:
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:

@@ -13,6 +13,7 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from safetensors.torch import save_file
 
 from study.conductor import Departed, StackReport
+from study.extension import extend_registries
 from study.outcome import failed_outcome
 from study.plan import StackPlan
 from study.training.bracket import Bracket, Departure
@@ -48,6 +49,7 @@ class StackTrainable(tune.Trainable):
         """Train to the next report. An exception becomes the outcome of every member that has not left yet."""
         try:
             if self._bracket is None:
+                extend_registries()
                 self._bracket = Bracket(self._plan)
             progress = self._bracket.advance()
             report = StackReport(
@@ -75,6 +77,7 @@ class StackTrainable(tune.Trainable):
         """Go on from what ``save_checkpoint`` wrote."""
         path = Path(checkpoint) / _FILE
         if path.exists():
+            extend_registries()
             self._bracket = Bracket(self._plan, Stack.from_bytes(self._plan, path.read_bytes()))
 
     def _drop(self, departure: Departure) -> Departed:

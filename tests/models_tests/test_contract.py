@@ -18,14 +18,21 @@ from models import CELLS, FAST_CELLS
 from models.cell import Cell, Weights
 from models.drive import Drive
 from models.fused import fuse
+from models.fusion import Fused
 from models.initial import Leak
 from models.unroll import unroll, unroll_reference
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
 """Two orders of summation in float64: 1e-16 per operation, a few thousand of them, entries up to about 1e2."""
 
-EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
-EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
+
+def plain(cell: Cell) -> Cell:
+    """The cell without compiled passes, if it is entered with them."""
+    return cell.plain if isinstance(cell, Fused) else cell
+
+
+EVERY = [pytest.param(plain(cell), False, id=name) for name, cell in CELLS.items()]
+EVERY += [pytest.param(plain(cell), True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
 EVERY += [pytest.param(fuse(cell), False, id=f"{name}-fused") for name, cell in CELLS.items()]
 EVERY += [pytest.param(fuse(cell), True, id=f"{name}-fast-fused") for name, cell in FAST_CELLS.items()]
 every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
@@ -290,20 +297,31 @@ BLOCKS = {
     "lstm_1997_truncated": (torch.sigmoid, squash, torch.sigmoid),
     "min_gru": (torch.sigmoid, torch.clone),
 }
-"""Nonlinearity of every block of net inputs."""
-STEEPEST = {torch.tanh: 1.0, torch.sigmoid: 0.25, torch.relu: 1.0, squash: 1.0, torch.clone: 1.0}
+"""Nonlinearity of every block of net inputs, for cells whose formulas somebody has read."""
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_relative_slope_is_the_slope_over_its_maximum(name: str) -> None:
+@pytest.mark.parametrize("name", BLOCKS)
+def test_gates_are_the_nonlinearities_of_net_inputs(name: str) -> None:
     cell, functions = CELLS[name], BLOCKS[name]
     case = draw(cell, False, length=1, n_read=1, masked=False)
-    net = case.drive.parts[0].detach().requires_grad_()
-    blocks = net.chunk(len(functions), dim=-1)
-    values = [function(block) for function, block in zip(functions, blocks, strict=True)]
-    slopes = [grad(value.sum(), net, retain_graph=True)[0] for value in values]
-    expected = sum(slope / STEEPEST[function] for function, slope in zip(functions, slopes, strict=True))
-    silent = {name: torch.zeros_like(weight) for name, weight in case.weights.items()}
-    tape = cell.forward(silent, Drive(parts=(net,)), None)
-    assert_close(tape.gates.flatten(-2), torch.cat(values, dim=-1))
-    assert_close(cell.relative_slope(tape.gates).flatten(-2), expected)
+    blocks = case.drive.parts[0].chunk(len(functions), dim=-1)
+    expected = torch.cat([function(block) for function, block in zip(functions, blocks, strict=True)], dim=-1)
+    assert_close(silent_gates(cell, case.drive.parts[0]).flatten(-2), expected)
+
+
+def silent_gates(cell: Cell, net: Tensor) -> Tensor:
+    """Values ``[K, T, B, G, H]`` of units that hear nothing but the drive."""
+    shapes = cell.shapes(net.shape[-1] // cell.n_gates)
+    silent = {name: net.new_zeros(len(net), *shape) for name, shape in shapes.items()}
+    return cell.forward(silent, Drive(parts=(net,)), None).gates
+
+
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=name) for name, cell in CELLS.items()])
+def test_relative_slope_is_the_slope_over_its_maximum(cell: Cell) -> None:
+    # Net inputs on both sides of 0, where nonlinearities are steepest, but not 0 itself, where a rectifier has a kink.
+    net = torch.linspace(-8, 8, 4000, dtype=torch.float64)[None, None, :, None].repeat(1, 1, 1, cell.n_gates)
+    nudge = 1e-4
+    slope = (silent_gates(cell, net + nudge) - silent_gates(cell, net - nudge)) / (2 * nudge)
+    expected = slope / slope.amax(2, keepdim=True)
+    # Differences err by the square of the nudge, and the steepest place is missed by 0.002: a relative 4e-6 at most.
+    torch.testing.assert_close(cell.relative_slope(silent_gates(cell, net)), expected, rtol=0, atol=1e-5)

@@ -17,13 +17,35 @@ from torch import Generator, Tensor
 from models import CELLS, FAST_CELLS
 from models.cell import Cell, Weights
 from models.drive import Drive
-from models.fused import fuse
+from models.fused import FusedMinGru, fuse
+from models.fusion import Fused
 from models.initial import SLOW
 from models.kernels.cpu import nonlinearity, product
+from models.min_gru import MinGru
 
 EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
 EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
 every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
+
+
+@every_cell
+def test_fuse_leaves_a_cell_that_is_compiled_as_it_is(cell: Cell, fast: bool) -> None:
+    fused = fuse(cell)
+    if isinstance(fused, Fused):
+        assert fuse(fused) is fused
+
+
+def test_a_fused_cell_draws_what_the_plain_one_draws() -> None:
+    class Loop(MinGru):
+        def shapes(self, n_hidden: int) -> dict[str, tuple[int, ...]]:
+            return {"loop": (n_hidden,)}
+
+        def initial(self, generator: Generator, n_hidden: int) -> dict[str, Tensor]:
+            return {"loop": torch.rand(n_hidden, generator=generator)}
+
+    drawn = [made.initial(Generator().manual_seed(1), 5) for made in (Loop(), FusedMinGru(Loop()))]
+    assert torch.equal(drawn[0]["loop"], drawn[1]["loop"])
+
 
 Drawn = tuple[Weights, Drive, Tensor | None, Tensor]
 
