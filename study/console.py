@@ -20,8 +20,8 @@ from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
 from study.report import Answer, Json, Rate, answers, find_rung, rates
+from study.running import Watched
 from study.search.catalogue import Header
-from study.session import Watched
 
 PLAIN_S = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -116,17 +116,23 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
 
 
 def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
-    """How often each point of a grid solves the whole ladder, how surely, and after how many updates."""
-    table = _table(f"How often is the whole ladder solved, up to T = {plan.training.ladder[-1]}?")
+    """How long a dependency each point of a grid learns from seed to seed, and how often it solves the whole ladder."""
+    table = _table(f"How often is that learned, and the whole ladder up to T = {plan.training.ladder[-1]} solved?")
     for heading in ("\nmodel", "\npoint"):
         table.add_column(heading, overflow="fold")
-    for heading in ("\nsolved", "rate in %\n(95 % interval)", "updates: median\n(least to most)"):
+    for heading in (
+        "steps: median\n(least to most)",
+        "\nsolved",
+        "rate in %\n(95 % interval)",
+        "updates: median\n(least to most)",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for rate in found:
-        n_solved, (low, high), updates = len(rate.updates), rate.interval, rate.updates
+        n_solved, (low, high), lengths, updates = len(rate.updates), rate.interval, rate.lengths, rate.updates
         table.add_row(
             rate.model,
             parameters_text(rate.chosen),
+            f"{median(lengths):g} ({lengths[0]} to {lengths[-1]})",
             f"{n_solved} of {rate.n_trials}",
             f"{100 * n_solved / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})",
             f"{median(updates):,.0f} ({updates[0]:,} to {updates[-1]:,})" if updates else "-",

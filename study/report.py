@@ -64,15 +64,21 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How many replicates of a grid's point have solved the whole ladder, and after how many updates each of them did.
+    """What the replicates of a grid's point have learned.
 
-    ``chosen`` is what tells the point from the others of its model; ``updates`` has the fewest first.
+    ``chosen`` is what tells the point from the others of its model; ``lengths`` are the dependency lengths of all
+    replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first.
     """
 
     model: str
     chosen: Mapping[str, Parameter]
-    n_trials: int
+    lengths: tuple[int, ...]
     updates: tuple[int, ...]
+
+    @property
+    def n_trials(self) -> int:
+        """How many replicates have ended."""
+        return len(self.lengths)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -81,7 +87,7 @@ class Rate:
 
 
 def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
-    """Success rates at the points of a study's grids, as far as trials have ended; none where nothing can be solved."""
+    """What replicates learned at the points of a study's grids, as far as they ended; none where nothing is solved."""
     if plan.search.sampler != "grid":
         return []
     found = []
@@ -90,9 +96,10 @@ def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
         for point in grid_points(model.cell, model.space):
             outcomes = [record.outcome for record in own if record.outcome and record.parameters == point]
             chosen = {name: value for name, value in point.items() if isinstance(model.space[name], Choices)}
+            lengths = sorted(outcome.dependency_length for outcome in outcomes)
             updates = sorted(outcome.n_updates for outcome in outcomes if _solves_all(plan, outcome))
             if outcomes:
-                found.append(Rate(model=model.name, chosen=chosen, n_trials=len(outcomes), updates=tuple(updates)))
+                found.append(Rate(model=model.name, chosen=chosen, lengths=tuple(lengths), updates=tuple(updates)))
     return found
 
 

@@ -1,48 +1,27 @@
-"""The verbs of the service, and the composition root: the only place that builds adapters."""
+"""The verbs of the service. Adapters are built here and in ``study.running`` only."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from study.bridge import SinkTracker, described_plan
-from study.conductor import Conductor, ModelProgress
 from study.errors import LonglagError, UserError, unknown_name
 from study.exported import evaluate, read_export, write_export
-from study.lease import beating, stopping_on_signals
 from study.outcome import Rung
 from study.plan import StudyPlan
-from study.query import best, find_trial
+from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
 from study.report import Json, row
+from study.running import FLUSH_S, Watched, owned, sink_of, spool_of, tracking_uri
 from study.search.catalogue import Catalogue, Header, StudyState
-from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec
 from study.study_file import dump_spec, parse_spec
-from study.tracking.sink import MlflowSink, check_tracking, download_weights, embedded_uri, unsent
+from study.tracking.sink import check_tracking, download_weights, unsent
 from tasks import DATASETS, TASKS
-
-FLUSH_S = 60.0
-"""Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watched:
-    """What a live display may read while a study runs; ``n_pending`` and ``tracking_error`` tell of the tracking."""
-
-    plan: StudyPlan
-    progress: dict[str, ModelProgress]
-    started_s: float
-    n_settled_before: int
-    n_pending: Callable[[], int]
-    tracking_error: Callable[[], str | None]
-
 
 Watch = Callable[[Watched], AbstractContextManager[None]]
 """A live display: entered when training starts, left when it ends."""
@@ -58,7 +37,7 @@ class Session:
     @property
     def tracking_uri(self) -> str:
         """Where MLflow's data is."""
-        return self.settings.tracking_uri or embedded_uri(self.settings.home)
+        return tracking_uri(self.settings)
 
     def launch(
         self,
@@ -94,7 +73,7 @@ class Session:
                 )
             if header.state is StudyState.DONE:
                 if self.unsent(spec.name):
-                    self._sink(spec.name).close(FLUSH_S)
+                    sink_of(self.settings, spec.name).close(FLUSH_S)
                 return StudyState.DONE
             if header.owner is not None:
                 raise UserError(
@@ -112,7 +91,7 @@ class Session:
                 catalogue.create(spec.name, specification=dump_spec(spec), device=cluster.device)
             plan = spec.plan(cluster.device)
             n_stacks = len(plan.models) * plan.search.n_trials
-            with self._owned(catalogue, spec, plan) as (conductor, watched, stop), watch(watched):
+            with owned(self.settings, catalogue, spec, plan) as (conductor, watched, stop), watch(watched):
                 run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
@@ -126,6 +105,19 @@ class Session:
     ) -> StudyState:
         """Take a study up again that was stopped or whose process died; see ``launch``."""
         return self.launch(self.spec(name), n_workers=n_workers, address=address, watch=watch)
+
+    def replicated(self, name: str, n_replicates: int, label: str) -> Spec:
+        """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
+
+        Raises:
+            UserError: no trial of the study has measured anything.
+        """
+        _, plan, records = self.study(name)
+        found = best_by_model(records, [model.name for model in plan.models])
+        chosen = {model: record.parameters for model, record in found.items() if record is not None}
+        if not chosen:
+            raise UserError(f"only what a trial has found can be replicated, but none of {name!r} has ended")
+        return self.spec(name).replicated(chosen, n_replicates, label)
 
     def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:
         """Ask the process that runs a study to stop, and wait until it has; settle the study of a dead process.
@@ -146,14 +138,14 @@ class Session:
                 time.sleep(0.2)
         if header.state is StudyState.INTERRUPTED:
             spec = parse_spec(header.specification)
-            with self._owned(catalogue, spec, spec.plan(header.device)):
+            with owned(self.settings, catalogue, spec, spec.plan(header.device)):
                 pass
             header = catalogue.get(name)
         return header.state
 
     def unsent(self, name: str) -> bool:
         """Whether MLflow lacks something of a study that has ended; it is kept on disk, and ``resume`` sends it."""
-        return unsent(self._spool(name))
+        return unsent(spool_of(self.settings, name))
 
     def studies(self) -> list[tuple[Header, StudyPlan, list[TrialRecord]]]:
         """All studies with their plans and trials, in order of creation."""
@@ -236,61 +228,11 @@ class Session:
         plan, weights = read_export(folder)
         return evaluate(plan, weights, n_sequences=n_sequences, draw=draw)
 
-    def _spool(self, name: str) -> Path:
-        return self.settings.home / "spool" / name
-
-    def _sink(self, name: str) -> MlflowSink:
-        return MlflowSink(self.tracking_uri, self._spool(name), study=name)
-
     def _catalogue(self, *, create: bool = False) -> Catalogue:
         missing = self.settings.missing_file
         if missing is not None and not create:
             raise UserError(f"there must be a study first, but there is none in {missing.parent}: launch one")
         return Catalogue(open_storage(self.settings.storage_uri))
-
-    @contextmanager
-    def _owned(
-        self, catalogue: Catalogue, spec: Spec, plan: StudyPlan
-    ) -> Iterator[tuple[Conductor, Watched, threading.Event]]:
-        """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner."""
-        owner = catalogue.acquire(spec.name)
-        state = StudyState.FAILED
-        try:
-            storage = open_storage(self.settings.storage_uri)
-            searches = {
-                model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models
-            }
-            sink = self._sink(spec.name)
-            sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec))
-            conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
-            watched = Watched(
-                plan=plan,
-                progress=conductor.progress,
-                started_s=time.monotonic(),
-                n_settled_before=sum(model.n_settled for model in conductor.progress.values()),
-                n_pending=sink.pending,
-                tracking_error=sink.last_error,
-            )
-            stop = threading.Event()
-            try:
-                with beating(catalogue, spec.name, owner, stop), stopping_on_signals(stop):
-                    yield conductor, watched, stop
-                state = StudyState.DONE if conductor.done else StudyState.STOPPED
-            finally:
-                try:
-                    # A process that has taken the study over trains its open trials, and ends it.
-                    if catalogue.holds(spec.name, owner):
-                        if not conductor.done:
-                            conductor.interrupt()
-                        seconds = {**conductor.seconds, "wall": time.monotonic() - watched.started_s}
-                        sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
-                finally:
-                    sink.close(FLUSH_S)
-                run_ids = sink.run_ids()
-                for name, search in searches.items():
-                    search.attach_runs({key.number: run_id for key, run_id in run_ids.items() if key.model == name})
-        finally:
-            catalogue.release(spec.name, owner, state)
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

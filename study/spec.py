@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -196,15 +196,28 @@ class Spec(Section):
 
     def pinned(self, model: str, parameters: Mapping[str, Parameter], seed: int, name: str) -> Spec:
         """A study of one trial: this model with these hyperparameters and this random stream."""
-        raw = self.model_dump(mode="json", exclude_defaults=True) | {
-            "name": name,
-            "space": {},
-            "search": {"sampler": "grid", "n_trials": 1, "stack_size": 1},
-        }
-        raw["models"] = {
-            model: raw["models"][model] | {"seed": seed, "space": fixed_space(self._space(model), parameters)}
-        }
+        raw = self._fixed({model: parameters}, 1, name)
+        raw["models"][model]["seed"] = seed
         return Spec.model_validate(raw)
+
+    def replicated(self, chosen: Mapping[str, Mapping[str, Parameter]], n_replicates: int, name: str) -> Spec:
+        """A study of these models' hyperparameters, each trained from so many seeds to the end, on data of its own."""
+        raw = self._fixed(chosen, n_replicates, name) | {"seed": self.seed + 1}
+        raw.pop("halving", None)
+        raw["training"] = raw.get("training", {}) | {"batches": "own"}
+        for model in raw["models"].values():
+            model.pop("seed", None)
+        return Spec.model_validate(raw)
+
+    def _fixed(self, chosen: Mapping[str, Mapping[str, Parameter]], n_trials: int, name: str) -> dict[str, Any]:
+        """The specification with one point for each chosen model, as many times."""
+        raw = self.model_dump(mode="json", exclude_defaults=True)
+        search = {"sampler": "grid", "n_trials": n_trials, "stack_size": n_trials}
+        models = {
+            model: raw["models"][model] | {"space": fixed_space(self._space(model), parameters)}
+            for model, parameters in chosen.items()
+        }
+        return raw | {"name": name, "space": {}, "search": search, "models": models}
 
 
 def _domain(spec: DomainSpec) -> Domain:

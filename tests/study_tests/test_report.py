@@ -237,11 +237,11 @@ space: {init: sparse, init_scale: 1, optimiser: sgd, learning_rate: {choices: [0
 """
 
 
-def replicate(number: int, learning_rate: float, n_updates: int, *, solved: bool) -> TrialRecord:
-    """A trial of that grid, which fails at the last rung or not at all."""
+def replicate(number: int, learning_rate: float, n_updates: int, *, solved: bool, length: int = 8) -> TrialRecord:
+    """A trial of that grid with a dependency length, which fails at the last rung or not at all."""
     spec = parse_spec(GRID)
     plan = spec.plan("cpu")
-    outcome = record("tanh", number, 8).outcome
+    outcome = record("tanh", number, length).outcome
     assert outcome is not None
     top = replace(outcome.rungs[-1], n_failed=9 if solved else 10)
     return TrialRecord(
@@ -257,22 +257,22 @@ def replicate(number: int, learning_rate: float, n_updates: int, *, solved: bool
 def test_rates_count_the_replicates_of_every_point_that_solve_the_whole_ladder() -> None:
     plan = parse_spec(GRID).plan("cpu")
     records = [
-        replicate(0, 0.1, 700, solved=True),
+        replicate(0, 0.1, 700, solved=True, length=16),
         replicate(1, 0.01, 1000, solved=False),
-        replicate(2, 0.1, 300, solved=True),
+        replicate(2, 0.1, 300, solved=True, length=16),
         replicate(3, 0.1, 1000, solved=False),
     ]
     fast, slow = rates(plan, records)
-    assert (fast.chosen, fast.n_trials, fast.updates) == ({"learning_rate": 0.1}, 3, (300, 700))
-    assert (slow.chosen, slow.n_trials, slow.updates) == ({"learning_rate": 0.01}, 1, ())
+    assert (fast.chosen, fast.lengths, fast.updates) == ({"learning_rate": 0.1}, (8, 16, 16), (300, 700))
+    assert (slow.chosen, slow.lengths, slow.updates) == ({"learning_rate": 0.01}, (8,), ())
     # Wilson's interval of 2 in 3, by another program.
     assert fast.interval == pytest.approx((0.20766, 0.93851), abs=1e-5)
     console = Console(width=120)
     with console.capture() as captured:
         console.print(answer(plan, records))
     lines = [" ".join(line.split()) for line in captured.get().splitlines()]
-    assert "tanh learning_rate=0.1 2 of 3 67 (21 to 94) 500 (300 to 700)" in lines
-    assert "tanh learning_rate=0.01 0 of 1 0 (0 to 79) -" in lines
+    assert "tanh learning_rate=0.1 16 (8 to 16) 2 of 3 67 (21 to 94) 500 (300 to 700)" in lines
+    assert "tanh learning_rate=0.01 8 (8 to 8) 0 of 1 0 (0 to 79) -" in lines
 
 
 def test_rates_leave_out_what_is_no_replicate_and_what_has_measured_nothing() -> None:

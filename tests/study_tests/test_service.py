@@ -21,6 +21,7 @@ from study.search.storage import open_storage
 from study.tracking.server import connect, runs_of
 from study_tests.service_book import (
     DEADLINE_S,
+    MODELS,
     N_TRIALS,
     assert_whole,
     catalogue,
@@ -61,6 +62,19 @@ def test_best_prints_json_that_a_program_can_read(steady: Path) -> None:
         assert low <= row["error"]["error"] <= high
         assert re.fullmatch("[0-9a-f]{32}", row["run_id"])
         assert row["parameters"]["learning_rate"] > 0
+
+
+def test_replicate_trains_the_best_of_each_model_from_other_seeds_and_tells_how_often_it_works(steady: Path) -> None:
+    done = longlag(steady, "replicate", "tiny", "--replicates", "3", "--workers", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    best = {row["model"]: row for row in json.loads(longlag(steady, "best", "tiny", "--format", "json").stdout)[::-1]}
+    again = json.loads(longlag(steady, "best", "tiny-replicated", "--format", "json").stdout)
+    assert sorted((row["model"], row["number"]) for row in again) == [(m, n) for m in sorted(MODELS) for n in range(3)]
+    for row in again:
+        assert row["parameters"] == best[row["model"]]["parameters"]
+        assert row["seed"] != best[row["model"]]["seed"]
+        assert f"{row['model']} " in done.stdout
+    assert done.stdout.count(" of 3 ") == len(MODELS)
 
 
 def test_export_measures_again_as_recorded_and_launches_again_to_the_same_outcome(steady: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from models import CELLS, FAST_CELLS
@@ -182,6 +184,19 @@ def test_a_pinned_trial_is_a_study_of_one_point() -> None:
     assert plan.models[0].member_seed == 42
     assert (plan.search.n_trials, plan.search.stack_size) == (1, 1)
     assert plan.training == spec.plan("cpu").training
+
+
+def test_replicates_are_a_grid_of_one_point_for_each_chosen_model_on_data_of_its_own() -> None:
+    spec = parse_spec(TEXT, ["halving.rungs=[10]", "models.lstm.seed=5"])
+    plan = spec.plan("cpu")
+    again = parse_spec(dump_spec(spec.replicated({"lstm": {"learning_rate": 0.03}}, 5, "again"))).plan("cpu")
+    (model,) = again.models
+    assert (again.name, model.name, model.member_seed) == ("again", "lstm", None)
+    assert [point["learning_rate"] for point in grid_points("lstm", model.space)] == [0.03]
+    assert (again.search.sampler, again.search.n_trials, again.search.stack_size) == ("grid", 5, 5)
+    assert (again.training.batches, again.training.rungs) == ("own", ())
+    assert again.training == replace(plan.training, batches="own", rungs=())
+    assert again.seed != plan.seed
 
 
 def test_specs_are_equal_whatever_the_order_of_keys() -> None:

@@ -1,0 +1,95 @@
+"""A study in the hands of this process: its lease, search, tracking and signals, from taking it to letting it go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.bridge import SinkTracker, described_plan
+from study.conductor import Conductor, ModelProgress
+from study.lease import beating, stopping_on_signals
+from study.plan import StudyPlan
+from study.search.catalogue import Catalogue, StudyState
+from study.search.model_search import ModelSearch
+from study.search.storage import open_storage
+from study.settings import Settings
+from study.spec import Spec
+from study.study_file import dump_spec
+from study.tracking.sink import MlflowSink, embedded_uri
+
+FLUSH_S = 60.0
+"""Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a live display may read while a study runs; ``n_pending`` and ``tracking_error`` tell of the tracking."""
+
+    plan: StudyPlan
+    progress: dict[str, ModelProgress]
+    started_s: float
+    n_settled_before: int
+    n_pending: Callable[[], int]
+    tracking_error: Callable[[], str | None]
+
+
+def tracking_uri(settings: Settings) -> str:
+    """Where MLflow's data is."""
+    return settings.tracking_uri or embedded_uri(settings.home)
+
+
+def spool_of(settings: Settings, study: str) -> Path:
+    """Where a study keeps what MLflow does not have yet."""
+    return settings.home / "spool" / study
+
+
+def sink_of(settings: Settings, study: str) -> MlflowSink:
+    """A study's way to MLflow; see there what it raises."""
+    return MlflowSink(tracking_uri(settings), spool_of(settings, study), study=study)
+
+
+@contextmanager
+def owned(
+    settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan
+) -> Iterator[tuple[Conductor, Watched, threading.Event]]:
+    """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner."""
+    owner = catalogue.acquire(spec.name)
+    state = StudyState.FAILED
+    try:
+        storage = open_storage(settings.storage_uri)
+        searches = {model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models}
+        sink = sink_of(settings, spec.name)
+        sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec))
+        conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
+        watched = Watched(
+            plan=plan,
+            progress=conductor.progress,
+            started_s=time.monotonic(),
+            n_settled_before=sum(model.n_settled for model in conductor.progress.values()),
+            n_pending=sink.pending,
+            tracking_error=sink.last_error,
+        )
+        stop = threading.Event()
+        try:
+            with beating(catalogue, spec.name, owner, stop), stopping_on_signals(stop):
+                yield conductor, watched, stop
+            state = StudyState.DONE if conductor.done else StudyState.STOPPED
+        finally:
+            try:
+                # A process that has taken the study over trains its open trials, and ends it.
+                if catalogue.holds(spec.name, owner):
+                    if not conductor.done:
+                        conductor.interrupt()
+                    seconds = {**conductor.seconds, "wall": time.monotonic() - watched.started_s}
+                    sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
+            finally:
+                sink.close(FLUSH_S)
+            run_ids = sink.run_ids()
+            for name, search in searches.items():
+                search.attach_runs({key.number: run_id for key, run_id in run_ids.items() if key.model == name})
+    finally:
+        catalogue.release(spec.name, owner, state)
