@@ -119,6 +119,8 @@ def main(cell: str, n_trials: int, n_updates: int, n_workers: int, *, reuse_acto
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         mlflow.set_tracking_uri(uri)
+        # The callback takes an experiment as it is; one that it made would put its artifacts where the process runs.
+        mlflow.create_experiment(cell, artifact_location=f"file://{folder}/artifacts")
         ray.init(num_cpus=n_workers, include_dashboard=False, log_to_driver=False, logging_level="error")
         first = FirstStart()
         tracking = MLflowLoggerCallback(tracking_uri=uri, experiment_name=cell, save_artifact=True)
