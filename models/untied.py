@@ -60,8 +60,17 @@ class UntiedElman(Elman):
     @torch.no_grad()
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W_{t+1}^T))``, ``dE/dW_t = (m_t h_{t-1})^T delta_t``."""
-        states, delta = tape.states, self._signals(weights, tape.states, mask, cotangent)
-        before = states[:, :-1] if mask is None else states[:, :-1] * mask[:, 1:]
-        gradient = torch.zeros_like(weights["recurrent"])
-        gradient[:, self.first_layer(states.shape[1]) + 1 :] = before.mT @ delta[:, 1:]
+        delta, gradient = self._signals(weights, tape.states, mask, cotangent), torch.empty_like(weights["recurrent"])
+        write_layer_gradients(tape.states, mask, delta, gradient)
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights={"recurrent": gradient}, carousel=None)
+
+
+def write_layer_gradients(states: Tensor, mask: Tensor | None, delta: Tensor, gradient: Tensor) -> None:
+    """``(m_t h_{t-1})^T delta_t``, the gradient of the matrix of step t, into the last of ``[K, L, H, H]``; 0 before.
+
+    The other arguments are those of ``recurrent_gradient``.
+    """
+    before = states[:, :-1] if mask is None else states[:, :-1] * mask[:, 1:]
+    first = gradient.shape[1] - before.shape[1]
+    gradient[:, :first] = 0
+    torch.matmul(before.mT, delta[:, 1:], out=gradient[:, first:])

@@ -22,7 +22,7 @@ def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, 
 
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
-    """As ``elman_forward``, with the last T of the matrices ``[K, L, H, H]``."""
+    """See ``Kernels``."""
     held = (*_table(drive), matrices, _or_empty(mask, states), states.new_empty(0, 0))
     over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
 
@@ -54,7 +54,8 @@ def untied_backward(
     d_drive: Tensor,
     d_matrices: Tensor,
 ) -> None:
-    """As ``elman_backward``; writes the gradients by the last T of the matrices."""
+    """See ``Kernels``."""
+    d_matrices[:, : -states.shape[1]] = 0
     held = (states, states, matrices, _or_empty(mask, states), states.new_empty(0, 0), cotangent, _codes(codes))
     over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrices)
 
