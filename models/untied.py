@@ -14,9 +14,9 @@ class UntiedElman(Elman):
     """``a_t = drive_t + h_{t-1} W_t``, ``h_t = f(a_t)``: a layer for every step, which reads that step's input.
 
     W = ``recurrent`` is ``[K, L, H, H]``, the matrices of L layers. A sequence of T <= L steps passes the last T of
-    them: the network is as deep as the sequence is long, its last layer is always the one that is read, and W_L-k is
-    what lies k layers before it. The first of the T matrices meets the zero state. A matrix that no training sequence
-    is long enough to reach stays as it was drawn.
+    them: the network is as deep as the sequence is long, its last layer is always the one that is read, and W_{L-k} is
+    what lies k layers before it. The first of the T matrices meets the zero state. What no training sequence is long
+    enough to reach stays as it was drawn, but for weight decay.
 
     It tells what sharing the recurrent weights is good for: that apart it is Elman's network, and with equal matrices
     it is the same one, whose gradient is the sum of theirs. Input weights and bias remain shared, because all layers
