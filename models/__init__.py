@@ -13,11 +13,15 @@ from models.lstm_1997 import Lstm1997
 from models.min_gru import MinGru
 from models.orthogonal import Orthogonal
 from models.state_space import StateSpace
+from models.untied import UntiedElman
 
 CELLS: dict[str, Cell] = {
     "elman_tanh": Elman(ACTIVATIONS["tanh"]),
     "elman_logistic": Elman(ACTIVATIONS["logistic"]),
     "elman_rectifier": Elman(ACTIVATIONS["rectifier"]),
+    "untied_tanh": UntiedElman(ACTIVATIONS["tanh"]),
+    "untied_logistic": UntiedElman(ACTIVATIONS["logistic"]),
+    "untied_rectifier": UntiedElman(ACTIVATIONS["rectifier"]),
     "orthogonal_tanh": Orthogonal(Elman(ACTIVATIONS["tanh"])),
     "leaky_tanh": LeakyElman(ACTIVATIONS["tanh"]),
     "leaky_logistic": LeakyElman(ACTIVATIONS["logistic"]),

@@ -84,9 +84,20 @@ class Cell(ABC):
         """First values of the parameters of one member that start neither from a named initialiser nor from zero."""
         return {}
 
-    def matrix(self, weights: Weights) -> Tensor | None:
-        """What multiplies the previous state, ``[K, H, G*H]``; None where nothing does."""
-        return weights.get("recurrent")
+    def for_length(self, longest: int) -> Cell:
+        """The cell of a network that meets sequences of up to this length; only a chain is another one for each."""
+        return self
+
+    def at_step(self, weights: Weights, t: int, length: int) -> Weights:
+        """What ``step`` sees at step t of a sequence of this length: the weights, as all steps share them."""
+        return weights
+
+    def matrices(self, weights: Weights, length: int) -> Tensor | None:
+        """What multiplies the states on their way through a sequence of this length; None where nothing does.
+
+        ``[K, M, H, G*H]``, with M = 1 where all steps share a matrix.
+        """
+        return weights["recurrent"].unsqueeze(1) if "recurrent" in weights else None
 
     def fixed(self, generator: Generator, n_hidden: int, leak: Leak) -> dict[str, Tensor]:
         """The recurrent parameters of one member that are drawn and never trained: their gradient is zero, always.
@@ -103,9 +114,9 @@ class Cell(ABC):
     def step(self, weights: Weights, state: State, drive: tuple[Tensor, ...], mask: Tensor | None) -> State:
         """One step of the recurrence, differentiable by autograd: the reference.
 
-        ``drive`` parts are ``[K, B, G*H]``; ``mask`` ``[K, B, H]`` multiplies the previous hidden state on its way into
-        the recurrent product (recurrent dropout; already divided by p_keep). Fast dropout draws nothing: there ``mask``
-        is the probability of keeping a recurrent unit, ``[K, 1, 1]``.
+        ``weights`` are what ``at_step`` gives. ``drive`` parts are ``[K, B, G*H]``; ``mask`` ``[K, B, H]`` multiplies
+        the previous hidden state on its way into the recurrent product (recurrent dropout; already divided by p_keep).
+        Fast dropout draws nothing: there ``mask`` is the probability of keeping a recurrent unit, ``[K, 1, 1]``.
         """
 
     @abstractmethod

@@ -47,7 +47,8 @@ class Elman(Cell):
         for t, (drive_t, state) in enumerate(zip(mean.unbind(1), states.unbind(1), strict=True)):
             if mask is not None:
                 hidden = hidden * mask[:, t]
-            hidden = state.copy_(self.activation.function(torch.baddbmm(drive_t, hidden, weights["recurrent"])))
+            matrix = self.at_step(weights, t, mean.shape[1])["recurrent"]
+            hidden = state.copy_(self.activation.function(torch.baddbmm(drive_t, hidden, matrix)))
         return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
 
     @torch.no_grad()
@@ -55,32 +56,38 @@ class Elman(Cell):
         self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
     ) -> Flow:
         """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and ``dE/dW = sum_t (m_t h_{t-1})^T delta_t``."""
-        states = tape.states
+        delta = self._signals(weights, tape.states, mask, cotangent, window)
+        weights_gradient = {"recurrent": recurrent_gradient(tape.states, mask, delta)}
+        return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=None)
+
+    def _signals(
+        self, weights: Weights, states: Tensor, mask: Tensor | None, cotangent: Tensor, window: Tensor | None
+    ) -> Tensor:
+        """The error signals delta."""
         length, n_read = states.shape[1], cotangent.shape[1]
         reached = reach(window, length, n_read)
         # The slopes become the error signals in place: the memory traffic weighs as much as the products.
         delta = self.activation.slope_from_value(states)
         delta[:, : reached.first] = 0
         steps = delta.unbind(1)
-        transposed = weights["recurrent"].mT
         arriving = cotangent[:, -1]
         for t in reversed(range(reached.first, length)):
             now = steps[t].mul_(arriving)
             if t > reached.first:
-                arriving = reached.sever(t - 1, torch.bmm(now, transposed))
+                through = torch.bmm(now, self.at_step(weights, t, length)["recurrent"].mT)
+                arriving = reached.sever(t - 1, through)
                 if mask is not None:
                     arriving *= mask[:, t]
                 if t - 1 >= length - n_read:
                     arriving += cotangent[:, t - 1 - length + n_read]
-        gradient = recurrent_gradient(states, mask, delta)
-        weights_gradient = {"recurrent": gradient}
-        return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=None)
+        return delta
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """``f'(a_t) (u W)``."""
         (u,) = before
         slope = self.activation.slope_from_value(tape.states[:, t, : u.shape[1]])
-        return (slope.mul_(torch.bmm(u, weights["recurrent"])),)
+        matrix = self.at_step(weights, t, tape.states.shape[1])["recurrent"]
+        return (slope.mul_(torch.bmm(u, matrix)),)
 
     def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max``."""

@@ -19,6 +19,7 @@ from models.lstm_1997 import Lstm1997
 from models.min_gru import MinGru
 from models.orthogonal import Orthogonal
 from models.state_space import StateSpace
+from models.untied import UntiedElman
 
 
 class FusedElman(Fused):
@@ -41,6 +42,33 @@ class FusedElman(Fused):
         kernels.elman_backward(self._kind, *held, delta, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
+
+
+class FusedUntiedElman(Fused):
+    """``models.untied.UntiedElman``, fused: on a processor in three fifths to two thirds of that one's time.
+
+    Elman's gains more: its matrix stays in the caches, and all steps share the work of laying it out.
+    """
+
+    def __init__(self, cell: UntiedElman) -> None:
+        """The fused form of this cell."""
+        super().__init__(cell)
+        self._kind, self._first_layer = KINDS[cell.activation.name], cell.first_layer
+
+    def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
+        # The kernel takes it for granted that there are layers enough.
+        self._first_layer(drive.grid[1])
+        kernels.untied_forward(self._kind, drive, weights["recurrent"], mask, states)
+        return Tape(drive=drive, states=states, gates=states.unsqueeze(-2), saved=())
+
+    def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
+        matrices, codes = weights["recurrent"], tape.drive.codes
+        delta, d_matrices = signals(tape.states, errors.kept), torch.empty_like(matrices)
+        (d_drive,) = tables(tape.drive)
+        held = (tape.states, matrices, mask, errors.cotangent, errors.window, codes)
+        kernels.untied_backward(self._kind, *held, delta, d_drive, d_matrices)
+        flow = (delta if codes is None else d_drive,)
+        return Flow(net=delta, drive=flow, weights={"recurrent": d_matrices}, carousel=None)
 
 
 class FusedLstm(Fused):
@@ -180,6 +208,7 @@ class FusedLeakyElman(Fused):
 FUSED: dict[type[Cell], type[Fused]] = {
     Elman: FusedElman,
     StateSpace: FusedElman,
+    UntiedElman: FusedUntiedElman,
     LeakyElman: FusedLeakyElman,
     Lstm: FusedLstm,
     Lstm1997: FusedLstm1997,

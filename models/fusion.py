@@ -79,6 +79,18 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.fixed(generator, n_hidden, leak)
 
+    def for_length(self, longest: int) -> Cell:
+        """The fused form of the cell's own."""
+        return type(self)(self.plain.for_length(longest))
+
+    def at_step(self, weights: Weights, t: int, length: int) -> Weights:
+        """The cell's own."""
+        return self.plain.at_step(weights, t, length)
+
+    def matrices(self, weights: Weights, length: int) -> Tensor | None:
+        """The cell's own."""
+        return self.plain.matrices(weights, length)
+
     def start(self, like: Tensor) -> State:
         """The cell's own."""
         return self.plain.start(like)

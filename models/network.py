@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -95,17 +97,19 @@ class Network:
     ) -> dict[str, Tensor]:
         """Parameters of one member, float64 on the CPU.
 
-        Every recurrent block is ``init_scale`` times the named initialiser's matrix, and what else the cell draws is as
-        it says; input weights are Gaussian with ``input_scale`` times its standard deviation, readout weights with its
-        own; biases are zero but for the forget gate's, which are ``forget_bias``, or of a chrono initialisation for
-        memories of up to ``chrono_length`` steps, which negates them for the input gate. What the cell does
-        not train it draws last.
+        Every recurrent block is ``init_scale`` times a matrix that the named initialiser draws for it, and what else
+        the cell draws is as it says; input weights are Gaussian with ``input_scale`` times its standard deviation,
+        readout weights with its own; biases are zero but for the forget gate's, which are ``forget_bias``, or of a
+        chrono initialisation for memories of up to ``chrono_length`` steps, which negates them for the input gate. What
+        the cell does not train it draws last.
         """
         weights = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in self.shapes().items()}
         how = INITIALISERS[init]
         if "recurrent" in weights:
-            blocks = [init_scale * how.recurrent(generator, self.n_hidden) for _ in range(self.cell.n_gates)]
-            weights["recurrent"] = torch.cat(blocks, dim=1)
+            *layers, _, _ = shape = weights["recurrent"].shape
+            gates, draw = range(self.cell.n_gates), partial(how.recurrent, generator, self.n_hidden)
+            matrices = [torch.cat([init_scale * draw() for _ in gates], dim=1) for _ in range(math.prod(layers))]
+            weights["recurrent"] = torch.stack(matrices).view(shape)
         weights |= self.cell.initial(generator, self.n_hidden)
         weights["input"].normal_(0.0, input_scale * how.input_deviation(self.n_in), generator=generator)
         weights["readout"].normal_(0.0, how.readout_deviation(self.n_hidden), generator=generator)

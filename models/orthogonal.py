@@ -46,8 +46,12 @@ class Orthogonal(Cell):
         return {"skew": skew}
 
     def matrix(self, weights: Weights) -> Tensor:
-        """W."""
+        """W, ``[K, H, H]``."""
         return torch.matrix_exp(_skew_symmetric(weights["skew"]))
+
+    def matrices(self, weights: Weights, length: int) -> Tensor:
+        """W, for all steps."""
+        return self.matrix(weights).unsqueeze(1)
 
     def start(self, like: Tensor) -> State:
         """The cell's own."""

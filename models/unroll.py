@@ -42,10 +42,11 @@ def unroll_reference(cell: Cell, weights: Weights, drive: Drive, mask: Tensor | 
     parts = drive.dense()
     state = cell.start(parts[0][:, 0, :, : parts[0].shape[-1] // cell.n_gates])
     hidden = []
-    for t in range(parts[0].shape[1]):
+    length = parts[0].shape[1]
+    for t in range(length):
         # Fast dropout's p_keep has no time axis.
         mask_t = mask[:, t] if mask is not None and mask.ndim == 4 else mask
-        state = cell.step(weights, state, tuple(part[:, t] for part in parts), mask_t)
+        state = cell.step(cell.at_step(weights, t, length), state, tuple(part[:, t] for part in parts), mask_t)
         hidden.append(state[0])
     return torch.stack(hidden[-n_read:], dim=1)
 

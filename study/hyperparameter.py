@@ -30,8 +30,8 @@ def _has_recurrent_weights(cell: str) -> bool:
 
 
 def _flows_by_matrix(cell: str) -> bool:
-    """Whether errors flow back through a recurrent matrix and slopes alone, and updates change that matrix freely."""
-    return CELLS[cell].slope_max is not None and _has_recurrent_weights(cell)
+    """Whether errors flow back through one recurrent matrix and slopes alone, and updates change that matrix freely."""
+    return CELLS[cell].slope_max is not None and len(CELLS[cell].shapes(1).get("recurrent", ())) == 2
 
 
 def _leaks(cell: str, chosen: Chosen) -> bool:

@@ -110,6 +110,11 @@ class TrainingPlan:
     n_interim: int
     n_final: int
 
+    @property
+    def longest_met(self) -> int:
+        """The longest sequence that a member meets, in training or on the ladder."""
+        return max(self.longest, self.ladder[-1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class StackPlan:

@@ -42,6 +42,8 @@ from tasks import Problem
 STACK_SIZE: dict[Device, int] = {"cpu": 8, "cuda": 256}
 """Members trained together where the study file leaves it to the machine."""
 
+MAX_CHAIN_WEIGHTS = 10_000_000
+"""Recurrent weights of a network that has its own at every step; more, and a stack no longer fits a worker's memory."""
 
 Space = dict[str, DomainSpec]
 
@@ -102,6 +104,7 @@ class Spec(Section):
             )
             if model.cell not in CELLS:
                 raise ValueError(f"models.{name}.cell: {unknown_name('cell', model.cell, CELLS)}")
+            self._check_chain(name, model)
             self._check_space(name, model)
         return self
 
@@ -115,6 +118,15 @@ class Spec(Section):
         most = task.longest_length or max(longest, self.ladder[-1])
         for what, given in (("lengths", longest), ("lengths of the ladder", self.ladder[-1])):
             must(given <= most, f"{what} of task {self.task.name} must be {most} or less", f"got {given}")
+
+    def _check_chain(self, name: str, model: ModelSpec) -> None:
+        n_hidden, n_steps = model.n_hidden or self.n_hidden, max(self._lengths()[1], self.ladder[-1])
+        if CELLS[model.cell].for_length(n_steps) is not CELLS[model.cell]:
+            must(
+                n_steps * n_hidden**2 <= MAX_CHAIN_WEIGHTS,
+                f"models.{name}: a chain must have {MAX_CHAIN_WEIGHTS} recurrent weights or fewer",
+                f"{n_steps} steps of {n_hidden} units have {n_steps * n_hidden**2}",
+            )
 
     def _check_space(self, name: str, model: ModelSpec) -> None:
         for where, space in (("space", self.space), (f"models.{name}.space", model.space)):

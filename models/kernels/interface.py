@@ -54,6 +54,24 @@ class Kernels(Protocol):
         ``delta`` is ``[K, T, B, H]``.
         """
 
+    def untied_forward(self, kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
+        """As ``elman_forward``, with the last T of the matrices ``[K, L, H, H]``, one for each step."""
+
+    def untied_backward(
+        self,
+        kind: int,
+        states: Tensor,
+        matrices: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        window: Tensor | None,
+        codes: Tensor | None,
+        delta: Tensor,
+        d_drive: Tensor,
+        d_matrices: Tensor,
+    ) -> None:
+        """As ``elman_backward``; ``d_matrices`` are zero where no step has the matrix."""
+
     def leaky_forward(
         self,
         kind: int,

@@ -1,26 +1,26 @@
-"""What theory says of the gradient of a trained network, from its recurrent matrix alone."""
+"""What theory says of the gradient of a trained network, from its recurrent matrices alone."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from models.cell import Weights
 from models.network import Network
 
 
-def bound_columns(network: Network, weights: Weights, norm: Tensor) -> dict[str, Tensor]:
+def bound_columns(network: Network, matrices: Tensor, norm: Tensor) -> dict[str, Tensor]:
     """Bounds on the error flow of simple recurrent networks, to be held against the measured one.
 
     ``|delta_t| <= gamma |delta_{t+1}|`` with ``gamma = f'_max |W|_2``, where no error enters at step t. Hence
     ``bound/decay_rate = ln gamma`` in nats per step; ``bound/vanishing``, gamma < 1, is sufficient for vanishing, and
     ``bound/exploding_possible``, gamma > 1, is necessary for exploding. ``bound/vanishing_by_weights``,
-    ``max |w| < 1 / (n f'_max)``, implies gamma < 1, because ``|W|_2 <= n max |w|``. Conditions are 1 or 0.
+    ``max |w| < 1 / (n f'_max)``, implies gamma < 1, because ``|W|_2 <= n max |w|``. Conditions are 1 or 0. Where steps
+    have matrices of their own, |W|_2 and max |w| are the largest of all.
 
     Args:
         network: shape of the stack, n = n_hidden.
-        weights: all parameters, leading axis K.
-        norm: ``|W|_2``, the largest singular value of each recurrent matrix, ``[K]``; NaN where W is not finite.
+        matrices: what errors pass on their way, ``[K, M, H, H]``.
+        norm: ``|W|_2``, the largest singular value of each member's matrices, ``[K]``; NaN where one is not finite.
 
     Returns:
         The numbers by name, each ``[K]``, NaN where the norm is; none for a cell whose Jacobian is more than a diagonal
@@ -30,11 +30,11 @@ def bound_columns(network: Network, weights: Weights, norm: Tensor) -> dict[str,
     f'_max = 1/4); Pascanu et al. 2013, section 2.1. Differs: the norm is the spectral norm, Hochreiter's is that of row
     sums; lambda_1 of Pascanu is the largest singular value, which the inequality needs where W is not normal.
     """
-    slope, matrix = network.cell.slope_max, network.cell.matrix(weights)
-    if slope is None or matrix is None:
+    slope = network.cell.slope_max
+    if slope is None:
         return {}
     gamma = slope * norm
-    largest = network.n_hidden * slope * matrix.abs().amax((1, 2))
+    largest = network.n_hidden * slope * matrices.abs().amax((1, 2, 3))
     conditions = {
         "bound/vanishing": gamma < 1,
         "bound/exploding_possible": gamma > 1,

@@ -60,7 +60,7 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, 
 
     tape, flow = network.flow(weights, batch.inputs, keep=keep, n_read=batch.n_read, slope=slope)
     whole, parts = _curves(network, flow)
-    columns = {**_recurrent_columns(network, weights), **_state_columns(network, tape)}
+    columns = {**_recurrent_columns(network, weights, tape), **_state_columns(network, tape)}
     columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
     scalars = {name: column.tolist() for name, column in columns.items()}
     probes = []
@@ -129,24 +129,23 @@ def _rows(curves: Tensor) -> list[Curve]:
     return [tuple(curve) for curve in curves[:, 1:].tolist()]
 
 
-def _recurrent_columns(network: Network, weights: Weights) -> dict[str, Tensor]:
-    """Of the candidate's recurrent matrix, and what theory makes of it; none for a cell without."""
-    matrix = network.cell.matrix(weights)
-    if matrix is None:
+def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[str, Tensor]:
+    """Of the candidate's recurrent matrices, and what theory makes of them; none for a cell without."""
+    matrices = network.cell.matrices(weights, tape.states.shape[1])
+    if matrices is None:
         return {}
     start = network.cell.candidate_gate * network.n_hidden
-    block = matrix[:, :, start : start + network.n_hidden]
+    blocks = matrices[..., start : start + network.n_hidden]
     # LAPACK refuses non-finite input; a diverged member's spectrum is reported as NaN.
-    finite = block.isfinite().flatten(1).all(1)
-    safe = torch.where(finite[:, None, None], block, 0)
-    nan = torch.full_like(finite, torch.nan, dtype=block.dtype)
-    radius = torch.linalg.eigvals(safe).abs().amax(-1)
-    norm = torch.where(finite, torch.linalg.matrix_norm(safe, ord=2), nan)
-    return {
-        "recurrent/spectral_radius": torch.where(finite, radius, nan),
-        "recurrent/largest_singular_value": norm,
-        **bound_columns(network, weights, norm),
-    }
+    finite = blocks.isfinite().flatten(1).all(1)
+    safe = torch.where(finite[:, None, None, None], blocks, 0)
+    nan = torch.full_like(finite, torch.nan, dtype=blocks.dtype)
+    norm = torch.where(finite, torch.linalg.matrix_norm(safe, ord=2).amax(1), nan)
+    columns = {"recurrent/largest_singular_value": norm, **bound_columns(network, blocks, norm)}
+    # A product of different matrices does not have their eigenvalues, and many would take longer than training.
+    if blocks.shape[1] == 1:
+        columns["recurrent/spectral_radius"] = torch.where(finite, torch.linalg.eigvals(safe).abs().amax((1, 2)), nan)
+    return columns
 
 
 def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:

@@ -71,8 +71,9 @@ class Stack:
         self.yardstick = yardstick(plan)
         self.task = self.yardstick.problem
         dropout = Dropout(plan.dropout)
+        cell = (FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell]
         self.network = Network(
-            cell=fuse((FAST_CELLS if dropout is Dropout.FAST else CELLS)[plan.cell]),
+            cell=fuse(cell.for_length(plan.training.longest_met)),
             dropout=dropout,
             n_in=self.task.n_in,
             n_hidden=plan.n_hidden,

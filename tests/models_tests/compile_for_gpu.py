@@ -22,8 +22,9 @@ from models.kernels.gpu.passes import N_WARPS, SMALL, WIDE, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
-    "elman": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False}),
-    "leaky": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": True}),
+    "elman": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": False}),
+    "untied": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": True}),
+    "leaky": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": True, "UNTIED": False}),
     "lstm": (lstm, SMALL, {"MASKED": True}),
     "gru": (gru, SMALL, {"MASKED": True}),
     "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),
@@ -34,7 +35,7 @@ PASSES: dict[str, tuple[str, dict[str, int]]] = {
     "truncated": ("backward", {"TRUNCATED": True}),
 }
 UNITS = (50, 64, 100)
-TYPES = {"n_steps": "i32", "n_batch": "i32", "n_read": "i32", "window": "*i64"}
+TYPES = {**dict.fromkeys(("n_matrices", "n_steps", "n_batch", "n_read"), "i32"), "window": "*i64"}
 
 
 def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[str, int]:

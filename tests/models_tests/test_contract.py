@@ -25,16 +25,23 @@ from models.unroll import unroll, unroll_reference
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
 """Two orders of summation in float64: 1e-16 per operation, a few thousand of them, entries up to about 1e2."""
 
+LONGEST = 60
+"""Longest sequence that a cell meets here."""
+
 
 def plain(cell: Cell) -> Cell:
     """The cell without compiled passes, if it is entered with them."""
     return cell.plain if isinstance(cell, Fused) else cell
 
 
-EVERY = [pytest.param(plain(cell), False, id=name) for name, cell in CELLS.items()]
-EVERY += [pytest.param(plain(cell), True, id=f"{name}-fast") for name, cell in FAST_CELLS.items()]
-EVERY += [pytest.param(fuse(cell), False, id=f"{name}-fused") for name, cell in CELLS.items()]
-EVERY += [pytest.param(fuse(cell), True, id=f"{name}-fast-fused") for name, cell in FAST_CELLS.items()]
+PLAIN = {name: plain(cell).for_length(LONGEST) for name, cell in CELLS.items()}
+FAST = {name: plain(cell).for_length(LONGEST) for name, cell in FAST_CELLS.items()}
+EVERY = [pytest.param(cell, False, id=name) for name, cell in PLAIN.items()]
+EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST.items()]
+EVERY += [pytest.param(fuse(cell.for_length(LONGEST)), False, id=f"{name}-fused") for name, cell in CELLS.items()]
+EVERY += [
+    pytest.param(fuse(cell.for_length(LONGEST)), True, id=f"{name}-fast-fused") for name, cell in FAST_CELLS.items()
+]
 every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 
 SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]
@@ -136,7 +143,7 @@ def test_unroll_equals_its_reference(cell: Cell, fast: bool, masked: bool, sizes
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("codes", ["shared", "own"])
 # More rows than the error signals of one go: the gradients are added up in several.
-@pytest.mark.parametrize("length", [1, 7, 60])
+@pytest.mark.parametrize("length", [1, 7, LONGEST])
 def test_unroll_equals_its_reference_when_symbols_select_the_drive(
     cell: Cell, fast: bool, masked: bool, codes: str, length: int
 ) -> None:
@@ -161,11 +168,12 @@ def test_tangent_is_the_forward_derivative_of_a_step(cell: Cell, fast: bool) -> 
     tape = cell.forward(weights, Drive(parts=drive), mask)
     generator = Generator().manual_seed(1)
     state = cell.start(tape.states[:, 0, :n])
-    for t in range(drive[0].shape[1]):
+    steps = list(zip(*(part[:, :, :n].unbind(1) for part in drive), strict=True))
+    for t, step in enumerate(steps):
         tangent = tuple(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in state)
-        step = tuple(part[:, t, :n] for part in drive)
         with forward_ad.dual_level():
-            after = cell.step(weights, tuple(map(forward_ad.make_dual, state, tangent)), step, mask)
+            here = cell.at_step(weights, t, len(steps))
+            after = cell.step(here, tuple(map(forward_ad.make_dual, state, tangent)), step, mask)
             pairs = [forward_ad.unpack_dual(part) for part in after]
             expected = tuple(pair.tangent.clone() for pair in pairs)
             state = tuple(pair.primal.clone() for pair in pairs)
@@ -211,7 +219,10 @@ def test_passes_have_the_shapes_of_the_contract(cell: Cell, fast: bool) -> None:
     hidden, wide = (n_members, length, N_SEQUENCES, n_hidden), (n_members, length, N_SEQUENCES, cell.n_gates * n_hidden)
     tape = cell.forward(case.weights, case.drive, case.mask)
     flow = cell.backward(case.weights, tape, case.mask, case.cotangent)
-    assert cell.shapes(n_hidden).get("recurrent") in {(n_hidden, cell.n_gates * n_hidden), None}
+    if "recurrent" in cell.shapes(n_hidden):
+        assert cell.shapes(n_hidden)["recurrent"][-2:] == (n_hidden, cell.n_gates * n_hidden)
+    matrices = cell.matrices(case.weights, length)
+    assert matrices is None or matrices.shape in {(n_members, m, n_hidden, wide[-1]) for m in (1, length - 1)}
     assert 0 <= cell.candidate_gate < cell.n_gates
     gates = (*hidden[:-1], cell.n_gates, n_hidden)
     assert (tape.states.shape, tape.gates.shape) == (hidden, gates)
@@ -286,6 +297,9 @@ BLOCKS = {
     "elman_tanh": (torch.tanh,),
     "elman_logistic": (torch.sigmoid,),
     "elman_rectifier": (torch.relu,),
+    "untied_tanh": (torch.tanh,),
+    "untied_logistic": (torch.sigmoid,),
+    "untied_rectifier": (torch.relu,),
     "orthogonal_tanh": (torch.tanh,),
     "leaky_tanh": (torch.tanh,),
     "leaky_logistic": (torch.sigmoid,),

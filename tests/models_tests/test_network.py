@@ -35,7 +35,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 def network(cell: Cell, dropout: Dropout = Dropout.NONE) -> Network:
-    return Network(cell=cell, dropout=dropout, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_OUT)
+    return Network(cell=cell.for_length(LENGTH), dropout=dropout, n_in=N_IN, n_hidden=N_HIDDEN, n_out=N_OUT)
 
 
 def draw_weights(shape: Network) -> dict[str, Tensor]:

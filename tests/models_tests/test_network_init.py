@@ -27,7 +27,7 @@ def seeded(seed: int) -> Generator:
 
 
 def network(cell: Cell) -> Network:
-    return Network(cell=cell, dropout=Dropout.NONE, n_in=5, n_hidden=N_HIDDEN, n_out=2)
+    return Network(cell=cell.for_length(3), dropout=Dropout.NONE, n_in=5, n_hidden=N_HIDDEN, n_out=2)
 
 
 @every_cell
@@ -51,10 +51,9 @@ def test_init_depends_on_its_generator_alone(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", [cell for cell in CELLS.values() if "recurrent" in cell.shapes(1)])
 def test_init_scales_every_recurrent_block(cell: Cell) -> None:
     weights = network(cell).init(seeded(0), init="orthogonal", init_scale=1.7, input_scale=1.0, forget_bias=1.0)
-    blocks = weights["recurrent"].chunk(cell.n_gates, dim=1)
-    for block in blocks:
-        assert_close(torch.linalg.svdvals(block), torch.full((N_HIDDEN,), 1.7, dtype=torch.float64))
-    assert len({tuple(block.flatten().tolist()) for block in blocks}) == cell.n_gates
+    blocks = weights["recurrent"].unflatten(-1, (cell.n_gates, N_HIDDEN)).movedim(-2, 0).flatten(0, -3)
+    assert_close(torch.linalg.svdvals(blocks), torch.full(blocks.shape[:2], 1.7, dtype=torch.float64))
+    assert len({tuple(block.flatten().tolist()) for block in blocks}) == len(blocks)
 
 
 def test_init_draws_input_and_readout_at_their_scales() -> None:

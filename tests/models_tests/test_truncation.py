@@ -38,7 +38,7 @@ def truncated(cell: Cell, case: Case, window: int) -> tuple[Tensor, ...]:
             state = tuple(part.detach() for part in state)
         mean, *others = (part[:, t] for part in parts)
         mask = case.mask[:, t] if case.mask is not None and case.mask.ndim == 4 else case.mask
-        state = cell.step(case.weights, state, (mean + nudges[t], *others), mask)
+        state = cell.step(cell.at_step(case.weights, t, length), state, (mean + nudges[t], *others), mask)
         hidden.append(state[0])
     read = torch.stack(hidden[-case.n_read :], dim=1)
     found = grad(read, (*nudges, *case.leaves), case.cotangent, allow_unused=True, materialize_grads=True)

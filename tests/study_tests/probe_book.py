@@ -20,7 +20,8 @@ KINDS = [(cell, Dropout.NONE) for cell in CELLS] + [(cell, Dropout.FAST) for cel
 
 def network(cell: str, dropout: Dropout = Dropout.NONE) -> Network:
     cells = FAST_CELLS if dropout is Dropout.FAST else CELLS
-    return Network(cell=cells[cell], dropout=dropout, n_in=TASK.n_in, n_hidden=N_HIDDEN, n_out=TASK.n_out)
+    shown = cells[cell].for_length(LENGTH)
+    return Network(cell=shown, dropout=dropout, n_in=TASK.n_in, n_hidden=N_HIDDEN, n_out=TASK.n_out)
 
 
 def keep_of(net: Network) -> Keep | None:

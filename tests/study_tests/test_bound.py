@@ -21,7 +21,7 @@ SLOPE_MAX = {"elman_tanh": 1.0, "elman_logistic": 0.25, "elman_rectifier": 1.0}
 
 def bounds(net: Network, recurrent: Tensor) -> dict[str, Tensor]:
     norm = torch.linalg.svdvals(recurrent).amax(-1)
-    return bound_columns(net, {"recurrent": recurrent}, norm)
+    return bound_columns(net, recurrent.unsqueeze(1), norm)
 
 
 @pytest.mark.parametrize("cell", ELMAN)
@@ -68,6 +68,25 @@ def test_measured_decay_rate_never_exceeds_the_bound(cell: str, scale: float, se
         assert one.metrics["bound/decay_rate"] == pytest.approx(
             math.log(SLOPE_MAX[cell] * one.metrics["recurrent/largest_singular_value"]), rel=1e-12
         )
+
+
+def test_bound_of_a_chain_is_that_of_its_widest_layer_on_the_errors_way() -> None:
+    net, n_layers = network("untied_tanh"), 13
+    scale = torch.linspace(0.5, 1.1, n_layers, dtype=torch.float64)
+    # Errors pass all layers but the first, here the widest.
+    scale[0] = 7.0
+    weights = init(net) | {"recurrent": scale[:, None, None] * torch.eye(N_HIDDEN).double().repeat(2, n_layers, 1, 1)}
+    metrics = probe(net, weights, None, TASK, batch(n_layers))[0].metrics
+    assert metrics["recurrent/largest_singular_value"] == pytest.approx(1.1)
+    assert metrics["bound/decay_rate"] == pytest.approx(math.log(1.1))
+    assert (metrics["bound/vanishing"], metrics["bound/exploding_possible"]) == (0, 1)
+    assert metrics["gradient/decay_rate"] <= metrics["bound/decay_rate"]
+    assert "recurrent/spectral_radius" not in metrics
+    # Shorter sequences do not meet the layers before their first one either.
+    short = probe(net, weights, None, TASK, batch(10))[0].metrics
+    assert short["recurrent/largest_singular_value"] == pytest.approx(1.1)
+    weights["recurrent"][:, 4:] *= 0.5
+    assert probe(net, weights, None, TASK, batch(10))[0].metrics["bound/vanishing"] == 1
 
 
 @pytest.mark.parametrize(

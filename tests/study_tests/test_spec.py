@@ -102,6 +102,15 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
         ),
         ("models.lstm.space.omega_weight=4", r"a weight above 0 needs one of the cells"),
         ("space.omega_weight=-1", r"space.omega_weight must be a number in \[0, 1000\], but got -1"),
+        (
+            "models={deep: {cell: untied_tanh, n_hidden: 1000}}",
+            r"models.deep: a chain must have 10000000 recurrent weights or fewer, "
+            r"but 100 steps of 1000 units have 100000000",
+        ),
+        (
+            "models.tanh={cell: untied_tanh, space: {omega_weight: 4}}",
+            r"models.tanh.space.omega_weight: a weight above 0 needs one of the cells .*, but the cell is untied_tanh",
+        ),
         ("space.init=smart_tan", r"space.init: unknown value 'smart_tan'; did you mean 'smart_tanh'"),
     ],
 )
@@ -133,6 +142,8 @@ def test_hyperparameters_of_omega_apply_to_simple_recurrent_networks_without_mom
     assert active("elman_logistic", {"omega_weight": 0.0}) & names == {"omega_weight"}
     assert not active("elman_logistic", {"omega_weight": 2.0, "dropout": "fast"}) & names
     assert not active("gru", {"omega_weight": 2.0}) & names
+    # A chain has many matrices, not one.
+    assert not active("untied_tanh", {"omega_weight": 2.0}) & names
 
 
 def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none() -> None:

@@ -94,6 +94,19 @@ def test_train_in_groups_of_members_is_training_them_together(
     torch.testing.assert_close(parted.flat, together.flat, rtol=1e-11, atol=1e-13)
 
 
+def test_a_chain_is_as_deep_as_the_longest_sequence_and_learns_where_training_reaches() -> None:
+    whole = plan("untied_tanh")
+    stack = Stack(replace(whole, training=replace(TRAINING, ladder=(10, 17))))
+    before = stack.weights["recurrent"].clone()
+    assert before.shape == (5, 17, 7, 7)
+    stack.train(20)
+    moved = (stack.weights["recurrent"] != before).flatten(2).any(2)
+    # The longest training sequence has 14 steps, and its first layer meets the zero state; the last member's decay.
+    assert moved[:-1].tolist() == [[False] * 4 + [True] * 13] * 4
+    (rungs,) = stack.evaluate("test", 100, [0], (17,))
+    assert [rung.length for rung in rungs] == [17]
+
+
 def test_train_gives_each_member_its_trajectory_alone_to_rounding_in_float32() -> None:
     whole = plan("elman_tanh")
     together = Stack(whole)

@@ -1,4 +1,4 @@
-"""Elman's recurrence through a whole sequence, compiled; its units may leak."""
+"""Elman's recurrence through a whole sequence, compiled; its units may leak, its steps may have their own weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.kernels.interface import LOGISTIC, TANH
 
 
 @compiled
-def forward(kind, drive, codes, matrix, mask, retention, states, units, first, last, top, bottom):
+def forward(kind, drive, codes, matrices, mask, retention, states, units, first, last, top, bottom):
     """``h_t = f(drive_t + (m_t h_{t-1}) W)`` for members first to last and rows top to bottom of the batch.
 
     With retention r it is ``h_t = r h_{t-1} + (1 - r) f(...)``.
@@ -22,7 +22,7 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
         kind: which f.
         drive: ``[K, N, H]``.
         codes: row of the drive for each place, ``[K, T, B]`` or ``[1, T, B]``; empty where N = T B rows are in order.
-        matrix: W, ``[K, H, H]``.
+        matrices: W, ``[K, 1, H, H]``; or ``[K, L, H, H]``, whose last T are those of the steps.
         mask: m, ``[K, T, B, H]``, or empty.
         retention: r, ``[K, H]``, or empty.
         states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
@@ -32,18 +32,20 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
         top: first row.
         bottom: one past the last row.
     """
-    n_kept, n_batch, n_hidden = states.shape[1:]
+    n_matrices, (n_kept, n_batch, n_hidden) = matrices.shape[1], states.shape[1:]
     n_steps = count_steps(drive, codes, n_batch)
     width, n_rows = padded(n_hidden, drive.itemsize), bottom - top
     size, stride = n_rows * n_hidden, n_batch * n_hidden
-    drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
+    drives, weights, masks, values = drive.reshape(-1), matrices.reshape(-1), mask.reshape(-1), states.reshape(-1)
     retentions, fresh = retention.reshape(-1), units.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
-        pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, packed)
         kept[:] = 0
         for t in range(n_steps):
+            if t == 0 or n_matrices > 1:
+                at_matrix = (k * n_matrices + matrix_of(t, n_steps, n_matrices)) * n_hidden * n_hidden
+                pack(weights, at_matrix, n_hidden, 1, n_hidden, n_hidden, packed)
             at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
             source, source_at = values, earlier
             if t == 0 or masks.size > 0:
@@ -78,6 +80,12 @@ def forward(kind, drive, codes, matrix, mask, retention, states, units, first, l
 
 
 @compiled
+def matrix_of(t, n_steps, n_matrices):
+    """Which matrix step t of a sequence has: the only one, or that of its place before the last."""
+    return n_matrices - n_steps + t if n_matrices > 1 else 0
+
+
+@compiled
 def _leak(retention, before, now, n_rows, n_hidden):
     """``now <- r before + (1 - r) now`` for rows of units."""
     one = now.dtype.type(1)
@@ -100,7 +108,7 @@ def _part(retention, d_hidden, kept, n_rows, n_hidden):
 
 @compiled
 def backward(
-    kind, states, units, matrix, mask, retention, cotangent, window, codes, delta, d_drive, d_matrix, first, last
+    kind, states, units, matrices, mask, retention, cotangent, window, codes, delta, d_drive, d_matrices, first, last
 ):
     """``delta_t = f'(a_t) (dE/dh_t + m_{t+1} (delta_{t+1} W^T))`` and the gradients, for members first to last.
 
@@ -110,7 +118,7 @@ def backward(
         kind: which f.
         states: h, ``[K, T, B, H]``.
         units: f(a), ``[K, T, B, H]``; the states where nothing leaks.
-        matrix: W, ``[K, H, H]``.
+        matrices: W, as in ``forward``.
         mask: m, ``[K, T, B, H]``, or empty.
         retention: r, ``[K, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
@@ -118,15 +126,17 @@ def backward(
         codes: as in ``forward``.
         delta: ``[K, T, B, H]``, written; or empty.
         d_drive: gradient by the drive's table, ``[K, N, H]``, written; empty where ``codes`` are.
-        d_matrix: gradient by W, ``[K, H, H]``, written.
+        d_matrices: gradient by W, like ``matrices``, written.
         first: first member.
         last: one past the last member.
     """
-    n_steps, n_batch, n_hidden = states.shape[1:]
+    n_matrices, (n_steps, n_batch, n_hidden) = matrices.shape[1], states.shape[1:]
     n_read, width, size = cotangent.shape[1], padded(n_hidden, states.itemsize), n_batch * n_hidden
-    n_held, step = ring_steps(n_steps, n_batch), ring_step(n_hidden, states.itemsize)
-    values, matrices, masks = units.reshape(-1), matrix.reshape(-1), mask.reshape(-1)
-    readings, retentions = cotangent.reshape(-1), retention.reshape(-1)
+    # A gradient of its own for each step is not summed over several.
+    n_held = ring_steps(n_steps, n_batch) if n_matrices == 1 else 1
+    step = ring_step(n_hidden, states.itemsize)
+    values, weights, masks = units.reshape(-1), matrices.reshape(-1), mask.reshape(-1)
+    readings, retentions, d_weights = cotangent.reshape(-1), retention.reshape(-1), d_matrices.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
     d_kept = np.zeros(size, states.dtype)
@@ -134,12 +144,12 @@ def backward(
     # Literals are of double precision and would take the loops with them.
     zero, one = states.dtype.type(0), states.dtype.type(1)
     for k in range(first, last):
-        # Of the transposed matrix.
-        pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, packed)
         total[:] = 0
         d_drive[k : k + 1] = 0
         reached, end = first_reached(n_steps, n_read, window[k]), n_steps
         delta[k : k + 1, :reached] = 0
+        if n_matrices > 1:
+            d_matrices[k, : matrix_of(reached, n_steps, n_matrices)] = 0
         while end > reached:
             begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
@@ -148,6 +158,10 @@ def backward(
                 if (n_steps - 1 - t) % window[k] == 0:
                     d_hidden[:], d_kept[:] = 0, 0
                 else:
+                    if t == n_steps - 2 or n_matrices > 1:
+                        # The transposed matrix.
+                        at_matrix = (k * n_matrices + matrix_of(t + 1, n_steps, n_matrices)) * n_hidden * n_hidden
+                        pack(weights, at_matrix, 1, n_hidden, n_hidden, n_hidden, packed)
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
                     product(ring, following, step, packed, net, n_batch, n_hidden, width)
                     copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
@@ -176,6 +190,8 @@ def backward(
                 copy_rows(d_hidden, 0, n_hidden, ring, place, step, n_batch, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, 0, n_hidden, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width)
+            if begin == reached or n_matrices > 1:
+                at_matrix = (k * n_matrices + matrix_of(begin, n_steps, n_matrices)) * n_hidden * n_hidden
+                copy_rows(total, 0, width, d_weights, at_matrix, n_hidden, n_hidden, n_hidden)
+                total[:] = 0
             end = begin
-        for i in range(n_hidden):
-            d_matrix[k, i] = total[i * width : i * width + n_hidden]

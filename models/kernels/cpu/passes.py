@@ -18,7 +18,12 @@ def new_gates(states: Tensor, n_gates: int) -> Tensor:
 
 def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    held = (*_table(drive), matrix, _or_empty(mask, states), states.new_empty(0, 0))
+    untied_forward(kind, drive, matrix.unsqueeze(1), mask, states)
+
+
+def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
+    """See ``Kernels``."""
+    held = (*_table(drive), matrices, _or_empty(mask, states), states.new_empty(0, 0))
     over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
 
 
@@ -35,15 +40,33 @@ def elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, states, matrix, _or_empty(mask, states), states.new_empty(0, 0), *_errors(cotangent, window, codes))
-    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
+    matrices, d_matrices = matrix.unsqueeze(1), d_matrix.unsqueeze(1)
+    untied_backward(kind, states, matrices, mask, cotangent, window, codes, delta, d_drive, d_matrices)
+
+
+def untied_backward(
+    kind: int,
+    states: Tensor,
+    matrices: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    window: Tensor | None,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrices: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    none = states.new_empty(0, 0)
+    held = (states, states, matrices, _or_empty(mask, states), none, *_errors(cotangent, window, codes))
+    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrices)
 
 
 def leaky_forward(
     kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
 ) -> None:
     """See ``Kernels``."""
-    held = (*_table(drive), matrix, _or_empty(mask, states), retention)
+    held = (*_table(drive), matrix.unsqueeze(1), _or_empty(mask, states), retention)
     over_rows(elman.forward, *_grid(states), kind, *held, states, units)
 
 
@@ -62,8 +85,9 @@ def leaky_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (states, units, matrix, _or_empty(mask, states), retention, *_errors(cotangent, window, codes))
-    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrix)
+    held = (states, units, matrix.unsqueeze(1), _or_empty(mask, states), retention)
+    errors = _errors(cotangent, window, codes)
+    over_members(elman.backward, len(states), kind, *held, *errors, delta, d_drive, d_matrix.unsqueeze(1))
 
 
 def lstm_forward(

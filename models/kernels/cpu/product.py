@@ -53,12 +53,16 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
         width, used = (end - start) * lanes, min(end * lanes, n_columns) - start * lanes
-        for i in range(n):
-            row = packed[start * lanes * n + i * width :][:width]
-            first = at + i * row_step + start * lanes * column_step
+        first, to = at + start * lanes * column_step, start * lanes * n
+        if column_step == 1:
+            copy_rows(matrix, first, row_step, packed, to, width, n, used)
+        else:
+            # Column by column, as a transposed matrix lies in memory: one that only a single step needs is in no cache.
             for j in range(used):
-                row[j] = matrix[first + j * column_step]
-            row[used:] = 0
+                for i in range(n):
+                    packed[to + i * width + j] = matrix[first + j * column_step + i * row_step]
+        for i in range(n):
+            packed[to + i * width + used : to + (i + 1) * width] = 0
         start = end
 
 

@@ -1,4 +1,4 @@
-"""Elman's recurrence through a whole sequence, for a GPU; its units may leak."""
+"""Elman's recurrence through a whole sequence, for a GPU; its units may leak, its steps may have their own weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.kernels.gpu.nonlinearity import function, slope
 from models.kernels.gpu.tile import dot, load, reach, store, weights
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch"])
 def forward(
     drive,
     matrix,
@@ -17,6 +17,7 @@ def forward(
     retention,
     states,
     units,
+    n_matrices,
     n_steps,
     n_batch,
     HIDDEN: tl.constexpr,
@@ -26,13 +27,19 @@ def forward(
     KIND: tl.constexpr,
     MASKED: tl.constexpr,
     LEAKY: tl.constexpr,
+    UNTIED: tl.constexpr,
 ):
-    """See ``models.kernels.Kernels.elman_forward`` and ``leaky_forward``."""
+    """See ``models.kernels.Kernels.elman_forward``, ``untied_forward`` and ``leaky_forward``."""
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    matrix += k * HIDDEN * HIDDEN
+    matrix += k * n_matrices * HIDDEN * HIDDEN
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
     for t in range(n_steps):
+        if UNTIED:
+            own = matrix + (n_matrices - n_steps + t) * HIDDEN * HIDDEN
+            kept = load(own, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
+        else:
+            own = matrix
         at = (k * n_steps + t) * n_batch * HIDDEN
         # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
         n_before = n_batch if t > 0 else 0
@@ -44,7 +51,7 @@ def forward(
                 hidden = load(states + at - n_batch * HIDDEN, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                net = dot(hidden, weights(kept, matrix, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS), net)
+                net = dot(hidden, weights(kept, own, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS), net)
             hidden = function(net, KIND)
             if LEAKY:
                 store(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
@@ -56,7 +63,7 @@ def forward(
         tl.debug_barrier()
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
+@triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch", "n_read"])
 def backward(
     units,
     matrix,
@@ -66,6 +73,7 @@ def backward(
     window,
     delta,
     d_kept,
+    n_matrices,
     n_read,
     n_steps,
     n_batch,
@@ -77,15 +85,25 @@ def backward(
     MASKED: tl.constexpr,
     LEAKY: tl.constexpr,
     TRUNCATED: tl.constexpr,
+    UNTIED: tl.constexpr,
 ):
-    """See ``models.kernels.Kernels.elman_backward`` and ``leaky_backward``; ``d_kept`` is room for ``[K, B, H]``."""
+    """See ``models.kernels.Kernels.elman_backward``, ``untied_backward`` and ``leaky_backward``.
+
+    ``d_kept`` is room for ``[K, B, H]``.
+    """
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    matrix += k * HIDDEN * HIDDEN
+    matrix += k * n_matrices * HIDDEN * HIDDEN
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
     stride = n_batch * HIDDEN
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
     for step in range(n_reached):
+        if UNTIED:
+            # Of the following step; the last one has none, and reads any.
+            own = matrix + (n_matrices - tl.maximum(step, 1)) * HIDDEN * HIDDEN
+            kept = load(own, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
+        else:
+            own = matrix
         at = (k * n_steps + n_steps - 1 - step) * stride
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
@@ -96,7 +114,7 @@ def backward(
                 for other in range(BLOCKS):
                     inner = other * WIDTH + lanes
                     later = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                    arriving = dot(later, weights(kept, matrix, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), arriving)
+                    arriving = dot(later, weights(kept, own, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), arriving)
                 if MASKED:
                     arriving *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             if step < n_read:

@@ -12,6 +12,7 @@ from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.gru import recurrent_gradients
 from models.kernels.gpu import elman, fast_elman, gru, lstm
+from models.untied import write_layer_gradients
 
 ROWS = 16
 """Rows of the batch that one program works on: the least that fill a tensor core."""
@@ -25,15 +26,12 @@ N_WARPS = 8
 
 def new_gates(states: Tensor, n_gates: int) -> Tensor:
     """See ``Kernels``; side by side in a row."""
-    n_members, n_steps, n_batch, n_hidden = states.shape
-    return states.new_empty(n_members, n_steps, n_batch, n_gates, n_hidden)
+    return states.new_empty(*states.shape[:-1], n_gates, states.shape[-1])
 
 
 def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
-    held = (*drive.dense(), matrix, _or_any(mask, states), states)
-    _launch(elman.forward, states, WIDE, *held, states, states, **options)
+    untied_forward(kind, drive, matrix.unsqueeze(1), mask, states)
 
 
 def elman_backward(
@@ -49,11 +47,39 @@ def elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "TRUNCATED": window is not None}
-    signals = _room(delta, states, 1, window)
-    held = (states, matrix, _or_any(mask, states), states, cotangent, _or_any(window, states))
-    _launch(elman.backward, states, WIDE, *held, signals, states, cotangent.shape[1], **options)
-    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    matrices, d_matrices = matrix.unsqueeze(1), d_matrix.unsqueeze(1)
+    untied_backward(kind, states, matrices, mask, cotangent, window, codes, delta, d_drive, d_matrices)
+
+
+def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
+    """See ``Kernels``."""
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "UNTIED": matrices.shape[1] > 1}
+    held = (*drive.dense(), matrices, _or_any(mask, states), states)
+    _launch(elman.forward, states, WIDE, *held, states, states, matrices.shape[1], **options)
+
+
+def untied_backward(
+    kind: int,
+    states: Tensor,
+    matrices: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    window: Tensor | None,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+    d_matrices: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    signals, n_matrices = _room(delta, states, 1, window), matrices.shape[1]
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
+    options |= {"UNTIED": n_matrices > 1, "TRUNCATED": window is not None}
+    held = (states, matrices, _or_any(mask, states), states, cotangent, _or_any(window, states))
+    _launch(elman.backward, states, WIDE, *held, signals, states, n_matrices, cotangent.shape[1], **options)
+    if n_matrices > 1:
+        write_layer_gradients(states, mask, signals, d_matrices)
+    else:
+        d_matrices[:, 0] = recurrent_gradient(states, mask, signals)
     _collect(codes, (signals,), (d_drive,))
 
 
@@ -61,9 +87,9 @@ def leaky_forward(
     kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True}
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
     held = (*drive.dense(), matrix, _or_any(mask, states), retention)
-    _launch(elman.forward, states, WIDE, *held, states, units, **options)
+    _launch(elman.forward, states, WIDE, *held, states, units, 1, **options)
 
 
 def leaky_backward(
@@ -81,10 +107,11 @@ def leaky_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True, "TRUNCATED": window is not None}
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True}
+    options |= {"UNTIED": False, "TRUNCATED": window is not None}
     signals, d_kept = _room(delta, states, 1, window), torch.empty_like(states[:, 0])
     held = (units, matrix, _or_any(mask, states), retention, cotangent, _or_any(window, states))
-    _launch(elman.backward, states, WIDE, *held, signals, d_kept, cotangent.shape[1], **options)
+    _launch(elman.backward, states, WIDE, *held, signals, d_kept, 1, cotangent.shape[1], **options)
     d_matrix.copy_(recurrent_gradient(states, mask, signals))
     _collect(codes, (signals,), (d_drive,))
 
