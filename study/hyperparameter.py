@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from models import CELLS, FAST_CELLS
+from models.dropout import MASKS, Dropout
 from models.initial import INITIALISERS
-from models.network import Dropout
 from models.state_space import StateSpace
 from study.dimension import Chosen, Hyperparameter, bounds_or_values
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
@@ -170,6 +170,21 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         high=1,
         open_high=True,
         applies=lambda cell, chosen: bool(CELLS[cell].shapes(1)) and _dropped(cell, chosen),
+    ),
+    "p_drop_output": Hyperparameter(
+        meaning="probability of dropping a hidden unit on its way to the outputs",
+        default=0.0,
+        low=0,
+        high=1,
+        open_high=True,
+        applies=_dropped,
+    ),
+    "dropout_masks": Hyperparameter(
+        meaning="how long a drawn mask holds: for one step, or for a whole sequence, the variational dropout of Gal & "
+        "Ghahramani 2016, in which a symbol that is dropped is so wherever it stands",
+        default="step",
+        names=MASKS,
+        applies=lambda cell, chosen: chosen["dropout"] == Dropout.DROPOUT,
     ),
     "l1_states": Hyperparameter(
         meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "

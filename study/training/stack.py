@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
+from models.dropout import Dropout, Keep
 from models.fused import fuse
 from models.initial import Leak
 from models.kernels.cpu.rule import CLIP_NORM
-from models.network import Dropout, Keep, Network
+from models.network import Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
-from study.training.feed import Feed
+from study.training.feed import Feed, rates
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.omega import omega_penalty
@@ -221,18 +222,13 @@ class Stack:
         sparse = any(h.l1_states > 0 for h in every)
         self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
-        self._keep = None
-        if self.network.dropout is not Dropout.NONE:
-            self._keep = Keep(
-                inputs=self.flat.new_tensor([1 - h.p_drop_input for h in every]),
-                recurrent=self.flat.new_tensor([1 - h.p_drop_recurrent for h in every]),
-            )
+        self._keep = None if self.network.dropout is Dropout.NONE else rates(self.members, self.flat)
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
         index = torch.tensor(indices, device=self.flat.device)
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
-        return weights, self._keep and Keep(inputs=self._keep.inputs[index], recurrent=self._keep.recurrent[index])
+        return weights, self._keep and self._keep.of(index)
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
@@ -255,7 +251,7 @@ class Stack:
             gradients = self.network.gradients(
                 weights,
                 some.inputs,
-                keep=self._keep and Keep(inputs=self._keep.inputs[group], recurrent=self._keep.recurrent[group]),
+                keep=self._keep and self._keep.of(group),
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,

@@ -21,6 +21,7 @@ OFTEN_OFF: dict[str, tuple[Parameter, ...]] = {
     "l1_states": (0.0, 0.0, 0.01),
     "omega_weight": (0.0, 0.0, 0.0, 2.0),
     "clip_norm": (1.0, float("inf")),
+    "p_drop_output": (0.0, 0.3),
 }
 """Values of what is off, or the same for all, unless a study asks for it."""
 

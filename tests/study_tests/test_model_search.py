@@ -32,6 +32,8 @@ SPACE: dict[str, Domain] = {
     "dropout": Choices(values=("none", "dropout")),
     "p_drop_input": Interval(low=0.0, high=0.5),
     "p_drop_recurrent": 0.1,
+    "p_drop_output": 0.0,
+    "dropout_masks": "step",
     "l1_states": 0.0,
     "omega_weight": 0.0,
 }

@@ -136,6 +136,13 @@ def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none(
     assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
 
 
+def test_hyperparameters_of_dropout_apply_by_its_kind() -> None:
+    names = {"p_drop_output", "dropout_masks"}
+    assert active("min_gru", {"dropout": "dropout"}) & names == names
+    assert active("elman_tanh", {"dropout": "fast"}) & names == {"p_drop_output"}
+    assert not active("elman_tanh", {"dropout": "none"}) & names
+
+
 def test_hyperparameters_of_leaks_apply_to_leaky_cells_alone() -> None:
     names = {"leaky_share", "leak_low", "leak_high"}
     assert {cell for cell in CELLS if active(cell, {}) & names} == {"leaky_tanh", "leaky_logistic", "leaky_rectifier"}

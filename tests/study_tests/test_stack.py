@@ -37,12 +37,25 @@ MIXED = (
     Hyperparameters(init="basic_tanh", optimiser="vario_eta", weight_decay=0.01, clip_fallback="shrink_recurrent"),
 )
 
+MIXED_NOISE: tuple[dict[str, Any], ...] = (
+    {},
+    {"p_drop_output": 0.3},
+    {"dropout_masks": "sequence"},
+    {},
+    {"p_drop_output": 0.2, "dropout_masks": "sequence"},
+)
+"""What the members say of dropout beside the rates that all have, where there is any."""
+
 
 def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = "temporal_order") -> StackPlan:
-    rates = {} if dropout == "none" else {"p_drop_input": 0.1, "p_drop_recurrent": 0.2}
+    def noisy(chosen: Hyperparameters, noise: dict[str, Any]) -> Hyperparameters:
+        if dropout == "none":
+            return chosen
+        return replace(chosen, dropout=dropout, p_drop_input=0.1, p_drop_recurrent=0.2, **noise)
+
     members = tuple(
-        Member(number=number, hyperparameters=replace(chosen, dropout=dropout, **rates), seed=100 + number)
-        for number, chosen in enumerate(MIXED)
+        Member(number=number, hyperparameters=noisy(*both), seed=100 + number)
+        for number, both in enumerate(zip(MIXED, MIXED_NOISE, strict=True))
     )
     return StackPlan(
         study="s",
