@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor
 
 from models.drive import Drive
@@ -116,12 +117,17 @@ class Cell(ABC):
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """Backpropagation through time, written by hand.
 
-        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps.
+        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. In fast dropout, where h is a mean, that by its
+        variance may stand behind it: ``[K, R, B, 2 H]``.
         """
 
     def gradients(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Gradients:
         """What ``backward`` gives, where nobody asks for the error flow: it need not be kept then."""
         return self.backward(weights, tape, mask, cotangent)
+
+    def variance(self, tape: Tape, n_read: int) -> Tensor:
+        """Variance of the hidden state at the last R steps, ``[K, R, B, H]``: none but in fast dropout."""
+        return torch.zeros_like(tape.states[:, -n_read:])
 
     @abstractmethod
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from models.cell import Cell, Flow, Gradients, Tape, Weights
 from models.drive import Drive
 from models.dropout import Dropout, Keep, Noise
 from models.initial import INITIALISERS, SLOW, Leak, chrono
 from models.projection import collect, is_code, project
+from models.readout import Readout
 from models.unroll import unroll
 
 Slope = Callable[[Tensor], Tensor]
@@ -103,7 +105,7 @@ class Network:
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
         states = unroll(self.cell, self.recurrent(weights), drive, mask, n_read)
-        return _read(weights, _times(states, self._output_gain(keep, noise)))
+        return Readout(weights=weights, states=states, gain=self._output_gain(keep, noise)).output()
 
     @torch.inference_mode()
     def infer(self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int) -> Tensor:
@@ -120,7 +122,7 @@ class Network:
             some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))
             drive, gain = self.drive(weights, some, keep)
             read.append(self.cell.forward(recurrent, drive, gain).states[:, -n_read:].clone())
-        return _read(weights, _times(torch.cat(read, dim=2), self._output_gain(keep, None)))
+        return Readout(weights=weights, states=torch.cat(read, dim=2), gain=self._output_gain(keep, None)).output()
 
     @torch.no_grad()
     def gradients(
@@ -132,17 +134,26 @@ class Network:
         noise: Noise | None,
         n_read: int,
         slope: Slope,
+        moments: bool = False,
         l1_states: Tensor | None = None,
         penalty: Penalty | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        The arguments are those of ``output``; how the loss depends on the outputs; per member, ``[K]``, the factor of
-        ``mean_b sum_t |h_t|_1``, which is added to the loss; and what recurrent weights pay for the error flow.
+        The arguments are those of ``output``; how the loss depends on the outputs, and in fast dropout whether it does
+        so on their moments, which are then given to ``slope`` as ``Readout.output`` gives them; per member, ``[K]``,
+        the factor of ``mean_b sum_t |h_t|_1``, which is added to the loss; and what recurrent weights pay for the error
+        flow.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
-        gain = self._output_gain(keep, noise)
-        tape, read, d_output, cotangent = self._there(weights, drive, mask, gain, n_read=n_read, slope=slope)
+        tape = self.cell.forward(self.recurrent(weights), drive, mask)
+        readout = Readout(
+            weights=weights,
+            states=tape.states[:, -n_read:],
+            gain=self._output_gain(keep, noise),
+            variance=self.cell.variance(tape, n_read) if moments else None,
+        )
+        cotangent, by_readout = readout.back(slope(readout.output()))
         if l1_states is not None:
             cotangent = _with_l1(cotangent, tape.states, l1_states)
         gradients: Gradients
@@ -154,28 +165,23 @@ class Network:
         return {
             **self._input_gradients(weights, inputs, keep, noise, gradients),
             **gradients.weights,
-            "readout": read.flatten(1, 2).mT @ d_output.flatten(1, 2),
-            "readout_bias": d_output.sum((1, 2)),
+            **by_readout,
         }
 
     @torch.no_grad()
     def flow(
         self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int, slope: Slope
     ) -> tuple[Tape, Flow]:
-        """One noiseless pass forward and back: the tape of states and the error flow through them."""
-        drive, gain = self.drive(weights, inputs, keep)
-        read = self._output_gain(keep, None)
-        tape, *_, cotangent = self._there(weights, drive, gain, read, n_read=n_read, slope=slope)
-        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
+        """One noiseless pass forward and back: the tape of states and the error flow through them.
 
-    def _there(
-        self, weights: Weights, drive: Drive, mask: Tensor | None, gain: Tensor | None, *, n_read: int, slope: Slope
-    ) -> tuple[Tape, Tensor, Tensor, Tensor]:
-        """Tape, what the readout multiplies, and the gradients by the outputs and by the states that are read."""
-        tape = self.cell.forward(self.recurrent(weights), drive, mask)
-        read = _times(tape.states[:, -n_read:], gain)
-        d_output = slope(_read(weights, read))
-        return tape, read, d_output, _times(d_output @ weights["readout"].mT.unsqueeze(1), gain)
+        In fast dropout the loss is that of the outputs' means.
+        """
+        drive, gain = self.drive(weights, inputs, keep)
+        tape = self.cell.forward(self.recurrent(weights), drive, gain)
+        states = tape.states[:, -n_read:]
+        readout = Readout(weights=weights, states=states, gain=self._output_gain(keep, None))
+        cotangent, _ = readout.back(slope(readout.output()))
+        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
 
     def _input_gradients(
         self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, gradients: Gradients
@@ -221,7 +227,7 @@ class Network:
         if is_code(inputs):
             # A dropped symbol selects one more row, in which there is only the bias.
             p_keep = keep.inputs[:, None, None]
-            table = torch.nn.functional.pad(weights["input"] / p_keep, (0, 0, 0, 1))
+            table = pad(weights["input"] / p_keep, (0, 0, 0, 1))
             drive = project(torch.where(noise.symbol_kept(inputs, keep), inputs, self.n_in), table, weights["bias"])
         else:
             drive = project(inputs * noise.input_mask(keep), weights["input"], weights["bias"])
@@ -236,20 +242,14 @@ class Network:
         return None if noise is None else noise.output_mask(keep)
 
 
-def _read(weights: Weights, states: Tensor) -> Tensor:
-    return states @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
-
-
-def _times(states: Tensor, gain: Tensor | None) -> Tensor:
-    return states if gain is None else states * gain
-
-
 def _time_axis(inputs: Tensor) -> int:
     return inputs.ndim - (2 if is_code(inputs) else 3)
 
 
 def _with_l1(cotangent: Tensor, states: Tensor, weight: Tensor) -> Tensor:
-    """The cotangent of all states ``[K, T, B, H]`` where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
+    """The cotangent of all states, ``[K, T, B, ...]``, where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
     every = states.sign().mul_(weight[:, None, None, None] / states.shape[2])
+    # Of variances, where the loss depends on them, nothing is added.
+    every = pad(every, (0, cotangent.shape[-1] - every.shape[-1]))
     every[:, -cotangent.shape[1] :] += cotangent
     return every

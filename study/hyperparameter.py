@@ -186,6 +186,12 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         names=MASKS,
         applies=lambda cell, chosen: chosen["dropout"] == Dropout.DROPOUT,
     ),
+    "fast_readout": Hyperparameter(
+        meaning="what fast dropout's loss is of: the outputs' means, or on average their moments (Wang & Manning 2013)",
+        default="mean",
+        names=("mean", "moments"),
+        applies=lambda cell, chosen: chosen["dropout"] == Dropout.FAST,
+    ),
     "l1_states": Hyperparameter(
         meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "
         "part of the loss (sparser gradients of Bengio et al. 2012)",
@@ -214,6 +220,8 @@ def misfits(name: str, cell: str, values: Sequence[Parameter]) -> dict[Parameter
     """What of these values of a hyperparameter makes no sense for a cell, and what each would need."""
     if name == "dropout" and cell not in FAST_CELLS:
         return {str(Dropout.FAST): f"fast dropout needs one of the cells {', '.join(FAST_CELLS)}"}
+    if name == "fast_readout" and cell not in FAST_CELLS:
+        return {"moments": f"moments needs one of the cells {', '.join(FAST_CELLS)}"}
     if name == "bias_init" and not _remembers_by_gate(cell):
         return {"chrono": f"chrono needs one of the cells {', '.join(filter(_remembers_by_gate, CELLS))}"}
     if name == "omega_weight" and not _flows_by_matrix(cell):

@@ -102,7 +102,7 @@ class Spec(Section):
             )
             if model.cell not in CELLS:
                 raise ValueError(f"models.{name}.cell: {unknown_name('cell', model.cell, CELLS)}")
-            self._check_space(name, model)
+            self._check_space(name, model, task)
         return self
 
     def _check_lengths(self, task: Problem) -> None:
@@ -116,12 +116,17 @@ class Spec(Section):
         for what, given in (("lengths", longest), ("lengths of the ladder", self.ladder[-1])):
             must(given <= most, f"{what} of task {self.task.name} must be {most} or less", f"got {given}")
 
-    def _check_space(self, name: str, model: ModelSpec) -> None:
+    def _check_space(self, name: str, model: ModelSpec, task: Problem) -> None:
         for where, space in (("space", self.space), (f"models.{name}.space", model.space)):
             for key, domain in space.items():
                 if key not in HYPERPARAMETERS:
                     raise ValueError(f"{where}: {unknown_name('hyperparameter', key, HYPERPARAMETERS)}")
                 HYPERPARAMETERS[key].check(f"{where}.{key}", _domain(domain))
+                must(
+                    key != "fast_readout" or task.expects_loss or "moments" not in bounds_or_values(_domain(domain)),
+                    f"{where}.{key}: moments needs a task whose loss is known on average",
+                    f"the task is {self.task.name}",
+                )
         for key, domain in model.space.items():
             values = bounds_or_values(_domain(domain))
             for value, need in misfits(key, model.cell, values).items():

@@ -19,6 +19,7 @@ from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
 from study.training.feed import Feed, rates
+from study.training.loss import loss_and_slope
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.omega import omega_penalty
@@ -222,6 +223,8 @@ class Stack:
         sparse = any(h.l1_states > 0 for h in every)
         self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
+        averaged = [self.network.dropout is Dropout.FAST and h.fast_readout == "moments" for h in every]
+        self._averaged = self.flat.new_tensor(averaged)[:, None, None, None] if any(averaged) else None
         self._keep = None if self.network.dropout is Dropout.NONE else rates(self.members, self.flat)
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
@@ -243,8 +246,10 @@ class Stack:
             some, some_noise = self.feed.part(batch, noise, group)
             weights = {name: weight[group] for name, weight in self.weights.items()}
 
-            def slope(output: Tensor, some: Batch = some) -> Tensor:
-                loss, slope = self.task.loss_and_slope(some, output)
+            averaged = None if self._averaged is None else self._averaged[group]
+
+            def slope(output: Tensor, some: Batch = some, averaged: Tensor | None = averaged) -> Tensor:
+                loss, slope = loss_and_slope(self.task, some, output, averaged)
                 losses.append(loss)
                 return slope
 
@@ -255,6 +260,7 @@ class Stack:
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,
+                moments=averaged is not None,
                 l1_states=None if self._l1_states is None else self._l1_states[group],
                 penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
             )

@@ -39,9 +39,9 @@ MIXED = (
 
 MIXED_NOISE: tuple[dict[str, Any], ...] = (
     {},
-    {"p_drop_output": 0.3},
+    {"p_drop_output": 0.3, "fast_readout": "moments"},
     {"dropout_masks": "sequence"},
-    {},
+    {"fast_readout": "moments"},
     {"p_drop_output": 0.2, "dropout_masks": "sequence"},
 )
 """What the members say of dropout beside the rates that all have, where there is any."""

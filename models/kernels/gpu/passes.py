@@ -179,6 +179,7 @@ def fast_elman_backward(
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    variance_cotangent: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
     epsilon: Tensor,
@@ -188,7 +189,8 @@ def fast_elman_backward(
 ) -> None:
     """See ``Kernels``."""
     signals = (_room(delta, means, 1), _room(epsilon, means, 1))
-    arguments = (means, mus, s2s, matrix, p_keep, cotangent, *signals, cotangent.shape[1])
+    cotangents = (cotangent, torch.zeros_like(cotangent) if variance_cotangent is None else variance_cotangent)
+    arguments = (means, mus, s2s, matrix, p_keep, *cotangents, *signals, cotangent.shape[1])
     _launch(fast_elman.backward, means, SMALL, *arguments, KIND=kind)
     through_mean = recurrent_gradient(means, None, signals[0])
     through_variance = recurrent_gradient(spreads, None, signals[1])
