@@ -66,8 +66,8 @@ def test_expected_cross_entropy_is_nearer_to_sampled_outputs_than_that_of_the_me
     sampled = losses(mu + s2.sqrt() * normal(n_draws, n_answers, n_out, seed=2))
     error = (expected_cross_entropy(mu, s2, classes) - sampled.mean(0)).abs()
     noise = 6 * sampled.std(0) / n_draws**0.5
-    # Of what the noise adds to the loss. Measured with 300 000 draws: 0.53 for two classes, where the formula is Wang and
-    # Manning's, and 0.01 to 0.26 for more.
+    # Of what the noise adds to the loss. Measured with 300 000 draws: 0.53 for two classes, where the formula is the
+    # paper's, and 0.01 to 0.26 for more.
     allowed = 0.6 if n_out == 2 else 0.3
     assert (error < allowed * (losses(mu) - sampled.mean(0)).abs() + noise).all()
 
