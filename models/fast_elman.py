@@ -76,8 +76,8 @@ class FastElman(Cell):
     def backward(self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor) -> Flow:
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
-        delta is dE/dmu, epsilon is dE/ds2; dE/dm_t and dE/dv_t have the readout's parts besides, which do not enter
-        the former's formula.
+        delta is dE/dmu, epsilon is dE/ds2; dE/dm_t and dE/dv_t have the readout's parts besides, the latter's added
+        when the former is formed.
         """
         matrix, means, (mus, s2s, spreads) = weights["recurrent"], tape.states, tape.saved
         length, n_read = means.shape[1], cotangent.shape[1]

@@ -38,8 +38,8 @@ instead of drawing masks. Here both are held against drawn masks, in double prec
   network or further. One mask for all steps makes errors of means about two to four times as large, and rectifiers'
   variances are too small then; where these grow, the sampled ones rest on a few masks.
 - The implied regulariser R has the gradient that finite differences say. Against drawn masks that gradient has
-  cosines of 0.73 to 1.00, and R may be off by a multiple: an output adds up units that have masks in common, and
-  their covariances, which fast dropout leaves out, need not be small beside their variances. It is closest for
+  cosines of 0.73 to 1.00, and R may be off by a multiple, or in its sign: an output adds up units with masks in common,
+  and their covariances, which fast dropout leaves out, need not be small beside their variances. R is closest for
   logistic units.
 """
 

@@ -187,7 +187,8 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         applies=lambda cell, chosen: chosen["dropout"] == Dropout.DROPOUT,
     ),
     "fast_readout": Hyperparameter(
-        meaning="what fast dropout's loss is of: the outputs' means, or on average their moments (Wang & Manning 2013)",
+        meaning="what fast dropout's outputs are trained by: the loss of their means, or its average over their "
+        "moments, as Wang & Manning 2013 have it",
         default="mean",
         names=("mean", "moments"),
         applies=lambda cell, chosen: chosen["dropout"] == Dropout.FAST,

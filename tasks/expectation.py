@@ -50,6 +50,8 @@ def expected_cross_entropy(mu: Tensor, s2: Tensor, classes: Tensor) -> Tensor:
     Returns:
         ``[...]``, differentiable in both.
 
+    For variances of 0.1 to 4 it is off by up to a quarter of what the noise adds to the loss, for two classes by half.
+
     Source: Wang & Manning 2013 for two classes, where d is Gaussian. Differs: for more of them they draw samples.
     """
     right = one_hot(classes, mu.shape[-1]).bool()

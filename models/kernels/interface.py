@@ -195,5 +195,5 @@ class Kernels(Protocol):
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
         ``delta`` is dE/dmu and ``epsilon`` dE/ds2, both ``[K, T, B, H]``. ``cotangent`` and ``variance_cotangent`` are
-        what the last R steps add to dE/dm and dE/dv, both ``[K, R, B, H]``; the latter enters the former's formula not.
+        what the last R steps add to dE/dm and dE/dv, both ``[K, R, B, H]``, the latter when dE/dm is formed.
         """

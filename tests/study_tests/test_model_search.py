@@ -121,6 +121,24 @@ def test_ask_draws_only_what_applies(url: str, name: str) -> None:
     assert {record.parameters["optimiser"] for record in records} == {"sgd", "nesterov", "adam"}
 
 
+def test_ask_searches_all_kinds_of_dropout_in_one_space(url: str, name: str) -> None:
+    rates = dict.fromkeys(("p_drop_input", "p_drop_recurrent", "p_drop_output"), Interval(low=0.0, high=0.5))
+    space: dict[str, Domain] = {
+        "dropout": Choices(values=("none", "dropout", "fast")),
+        "dropout_masks": Choices(values=("step", "sequence")),
+        "fast_readout": Choices(values=("mean", "moments")),
+    }
+    one = search(url, name, "random", **space, **rates)
+    asked = [one.ask().parameters for _ in range(40)]
+    for chosen in asked:
+        drops = chosen["dropout"] != "none"
+        assert all((rate in chosen) == drops for rate in rates)
+        assert ("dropout_masks" in chosen) == (chosen["dropout"] == "dropout")
+        assert ("fast_readout" in chosen) == (chosen["dropout"] == "fast")
+    kinds = {(chosen["dropout"], chosen.get("dropout_masks"), chosen.get("fast_readout")) for chosen in asked}
+    assert len(kinds) == 5
+
+
 def test_ask_gives_distinct_points_also_past_the_start_up_and_in_batches(url: str, name: str) -> None:
     one = search(url, name)
     for _ in range(3):

@@ -124,6 +124,23 @@ def test_train_differs_between_members_with_own_batches_and_equal_hyperparameter
     assert not torch.equal(stack.flat[0], stack.flat[1])
 
 
+@pytest.mark.parametrize("batches", ["shared", "own"])
+def test_noise_that_no_member_reads_is_not_drawn_and_changes_no_other(batches: str) -> None:
+    stack = Stack(plan("elman_tanh", "dropout", batches))
+    plain, asking = stack.members[:1], stack.members[:2]
+    (_, little), (_, much) = (stack.feed.draw(3, members) for members in (plain, asking))
+    assert little is not None
+    assert much is not None
+    assert little.outputs is little.symbols is much.symbols is None
+    assert much.outputs is not None
+    first = much.of(slice(1)) if batches == "own" else much
+    assert torch.equal(first.inputs, little.inputs)
+    assert torch.equal(first.recurrent, little.recurrent)
+    (_, all_noise) = stack.feed.draw(3, stack.members)
+    assert all_noise is not None
+    assert all_noise.symbols is not None
+
+
 def test_train_clips_each_member_at_its_own_norm() -> None:
     whole = plan("elman_tanh")
     sgd = Hyperparameters(init="orthogonal", init_scale=3.0, optimiser="sgd", learning_rate=1.0)

@@ -147,7 +147,7 @@ def backward(
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
         cotangent: what the last R steps add to dE/dm, ``[K, R, B, H]``.
-        variance_cotangent: what they add to dE/dv after dE/dm has been formed, likewise; or empty.
+        variance_cotangent: what they add to dE/dv when dE/dm is formed, likewise; or empty.
         codes: as in ``forward``.
         delta: dE/dmu, ``[K, T, B, H]``, written; or empty.
         epsilon: dE/ds2, likewise.
