@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor
 
 from models.drive import Drive
@@ -133,8 +134,9 @@ class Cell(ABC):
     ) -> Flow:
         """Backpropagation through time, written by hand.
 
-        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. With ``window``, int64 ``[K]``, errors flow back
-        within windows of as many steps, as ``models.truncation.reach`` says; else all the way.
+        ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. In fast dropout, where h is a mean, that by its
+        variance may stand behind it: ``[K, R, B, 2 H]``. With ``window``, int64 ``[K]``, errors flow back within
+        windows of as many steps, as ``models.truncation.reach`` says; else all the way.
         """
 
     def gradients(
@@ -142,6 +144,10 @@ class Cell(ABC):
     ) -> Gradients:
         """What ``backward`` gives, where nobody asks for the error flow: it need not be kept then."""
         return self.backward(weights, tape, mask, cotangent, window)
+
+    def variance(self, tape: Tape, n_read: int) -> Tensor:
+        """Variance of the hidden state at the last R steps, ``[K, R, B, H]``: none but in fast dropout."""
+        return torch.zeros_like(tape.states[:, -n_read:])
 
     @abstractmethod
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:

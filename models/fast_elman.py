@@ -79,17 +79,20 @@ class FastElman(Cell):
     ) -> Flow:
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
-        delta is dE/dmu, epsilon is dE/ds2; dE/dm_t has the readout's part besides.
+        delta is dE/dmu, epsilon is dE/ds2; dE/dm_t and dE/dv_t have the readout's parts besides, the latter's added
+        when the former is formed.
         """
         matrix, means, (mus, s2s, spreads) = weights["recurrent"], tape.states, tape.saved
         length, n_read = means.shape[1], cotangent.shape[1]
+        by_mean, by_variance = by_moments(cotangent, means.shape[-1])
         reached = reach(window, length, n_read)
         p_keep = _p_keep(matrix, mask)
         twice_drop, kept, kept_square = 2 - 2 * p_keep, (p_keep * matrix).mT, (p_keep * matrix.square()).mT
         delta, epsilon = torch.empty_like(means), torch.empty_like(means)
         delta[:, : reached.first], epsilon[:, : reached.first] = 0, 0
-        before, read, deltas, epsilons = (part.unbind(1) for part in (means, cotangent, delta, epsilon))
-        d_mean, d_variance = read[-1], torch.zeros_like(before[0])
+        before, read, deltas, epsilons = (part.unbind(1) for part in (means, by_mean, delta, epsilon))
+        read_variance = None if by_variance is None else by_variance.unbind(1)
+        d_mean, d_variance = read[-1], torch.zeros_like(before[0]) if read_variance is None else read_variance[-1]
         partials = self._partials_from_last(*(part[:, reached.first :] for part in (mus, s2s, means)))
         steps = reversed(range(reached.first, length))
         for t, (m_by_mu, m_by_s2, v_by_mu, v_by_s2) in zip(steps, partials, strict=True):
@@ -101,6 +104,8 @@ class FastElman(Cell):
                 d_mean.addcmul_(d_variance, before[t - 1] * twice_drop)
                 if t - 1 >= length - n_read:
                     d_mean += read[t - 1 - length + n_read]
+                    if read_variance is not None:
+                        d_variance += read_variance[t - 1 - length + n_read]
         through_mean = recurrent_gradient(means, None, delta)
         through_variance = recurrent_gradient(spreads, None, epsilon)
         gradient = p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2)
@@ -126,9 +131,20 @@ class FastElman(Cell):
         m_by_mu, m_by_s2, v_by_mu, v_by_s2 = self.moment_map.partials(mu, s2, mean)
         return m_by_mu * d_mu + m_by_s2 * d_s2, v_by_mu * d_mu + v_by_s2 * d_s2
 
+    def variance(self, tape: Tape, n_read: int) -> Tensor:
+        """v_t, from mu_t and s2_t."""
+        mus, s2s, _ = tape.saved
+        return self.moment_map.moments(mus[:, -n_read:], s2s[:, -n_read:])[1]
+
     def relative_slope(self, gates: Tensor) -> Tensor:
         """``f'(a) / f'_max`` at the mean of the unit's value, as in the plain cell; the variance is left out."""
         return self.activation.slope_from_value(gates) / self.activation.slope_max
+
+
+def by_moments(cotangent: Tensor, n_hidden: int) -> tuple[Tensor, Tensor | None]:
+    """The parts of a cotangent: by means, ``[K, R, B, H]``, and by variances, None where it has no such part."""
+    by_mean, *by_variance = torch.split(cotangent, n_hidden, dim=-1)
+    return by_mean, by_variance[0] if by_variance else None
 
 
 def _p_keep(matrix: Tensor, mask: Tensor | None) -> Tensor:

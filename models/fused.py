@@ -8,7 +8,7 @@ from torch import Tensor
 from models.cell import Cell, Flow, Tape, Weights
 from models.drive import Drive
 from models.elman import Elman
-from models.fast_elman import FastElman
+from models.fast_elman import FastElman, by_moments
 from models.fusion import Errors, Fused, signals, tables
 from models.gru import Gru
 from models.kernels.cpu import passes as cpu
@@ -175,8 +175,10 @@ class FusedFastElman(Fused):
         delta, epsilon = signals(tape.states, errors.kept), signals(tape.states, errors.kept)
         d_mean, d_variance = tables(tape.drive)
         (mus, s2s, spreads), d_matrix = tape.saved, torch.empty_like(matrix)
-        held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), errors.cotangent, errors.window)
-        kernels.fast_elman_backward(self._kind, *held, codes, delta, epsilon, d_mean, d_variance, d_matrix)
+        by_mean, by_variance = by_moments(errors.cotangent, matrix.shape[-1])
+        cotangents = by_mean.contiguous(), None if by_variance is None else by_variance.contiguous()
+        held = (tape.states, mus, s2s, spreads, matrix, _p_keep(matrix, mask), *cotangents, errors.window, codes)
+        kernels.fast_elman_backward(self._kind, *held, delta, epsilon, d_mean, d_variance, d_matrix)
         flow = (delta, epsilon) if codes is None else (d_mean, d_variance)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=None)
 

@@ -99,6 +99,10 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.step(weights, state, drive, mask)
 
+    def variance(self, tape: Tape, n_read: int) -> Tensor:
+        """The cell's own."""
+        return self.plain.variance(tape, n_read)
+
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The cell's own."""
         return self.plain.tangent(weights, tape, t, before, mask)

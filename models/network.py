@@ -5,26 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from models.cell import Cell, Flow, Gradients, Tape, Weights
 from models.drive import Drive
+from models.dropout import Dropout, Keep, Noise
 from models.initial import INITIALISERS, SLOW, Leak, chrono
 from models.projection import collect, is_code, project
+from models.readout import Readout
 from models.unroll import unroll
-
-
-class Dropout(StrEnum):
-    """How noise is put on inputs and recurrent connections during training."""
-
-    NONE = "none"
-    DROPOUT = "dropout"
-    FAST = "fast"
-
 
 Slope = Callable[[Tensor], Tensor]
 """Maps outputs ``[K, R, B, n_out]`` to the gradient of a loss with respect to them."""
@@ -39,32 +32,12 @@ INFERENCE_ITEMS = 2**23
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
-    """Probability of keeping a unit, per member, each ``[K]`` in (0, 1]."""
-
-    inputs: Tensor
-    recurrent: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Uniform numbers in [0, 1) from which each member thresholds its own dropout masks.
-
-    ``inputs`` is ``[T, B, 1]`` for symbol codes (a whole symbol is dropped) or ``[T, B, n_in]``; ``recurrent`` is
-    ``[T, B, H]``. Where members draw their own batches, both carry a leading member axis.
-    """
-
-    inputs: Tensor
-    recurrent: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Network:
     """The shape of a network; its parameters live outside, in a mapping with a leading member axis.
 
     ``a_t = x_t W_in + b + h_{t-1} W``, ``h_t = cell(a_t)``, ``y = h W_out + b_out`` at the last R steps, with ``input``
     ``[K, n_in, G*H]``, ``bias`` ``[K, G*H]``, ``readout`` ``[K, H, n_out]``, ``readout_bias`` ``[K, n_out]`` and the
-    cell's own recurrent parameters.
+    cell's own recurrent parameters. Dropout has rates of its own on x, on h before W and on h before W_out.
     """
 
     cell: Cell
@@ -135,7 +108,8 @@ class Network:
             n_read: number R of final steps that are read.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
-        return self._read(weights, unroll(self.cell, self.recurrent(weights), drive, mask, n_read))
+        states = unroll(self.cell, self.recurrent(weights), drive, mask, n_read)
+        return Readout(weights=weights, states=states, gain=self._output_gain(keep, noise)).output()
 
     @torch.inference_mode()
     def infer(self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int) -> Tensor:
@@ -152,7 +126,7 @@ class Network:
             some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))
             drive, gain = self.drive(weights, some, keep)
             read.append(self.cell.read(recurrent, drive, gain, n_read))
-        return self._read(weights, torch.cat(read, dim=2))
+        return Readout(weights=weights, states=torch.cat(read, dim=2), gain=self._output_gain(keep, None)).output()
 
     @torch.no_grad()
     def gradients(
@@ -164,19 +138,28 @@ class Network:
         noise: Noise | None,
         n_read: int,
         slope: Slope,
+        moments: bool = False,
         l1_states: Tensor | None = None,
         penalty: Penalty | None = None,
         window: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Gradient of a loss of ``output`` by every parameter, without autograd: one pass forward and one back.
 
-        The arguments are those of ``output``; how the loss depends on the outputs; per member, ``[K]``, the factor of
-        ``mean_b sum_t |h_t|_1``, which is added to the loss; what recurrent weights pay for the error flow; and per
-        member, int64 ``[K]``, the steps of the windows in which errors flow back, see ``models.truncation.reach``. The
-        flow that is paid for is whole, and with windows it takes a pass of its own.
+        The arguments are those of ``output``; how the loss depends on the outputs, and in fast dropout whether it does
+        so on their moments, which are then given to ``slope`` as ``Readout.output`` gives them; per member, ``[K]``,
+        the factor of ``mean_b sum_t |h_t|_1``, which is added to the loss; what recurrent weights pay for the error
+        flow; and per member, int64 ``[K]``, the steps of the windows in which errors flow back, see
+        ``models.truncation.reach``. The flow that is paid for is whole, and with windows it takes a pass of its own.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
-        tape, d_output, cotangent = self._there(weights, drive, mask, n_read, slope)
+        tape = self.cell.forward(self.recurrent(weights), drive, mask)
+        readout = Readout(
+            weights=weights,
+            states=tape.states[:, -n_read:],
+            gain=self._output_gain(keep, noise),
+            variance=self.cell.variance(tape, n_read) if moments else None,
+        )
+        cotangent, by_readout = readout.back(slope(readout.output()))
         if l1_states is not None:
             cotangent = _with_l1(cotangent, tape.states, l1_states)
         recurrent = self.recurrent(weights)
@@ -187,36 +170,32 @@ class Network:
             flow = self.cell.backward(recurrent, tape, mask, cotangent)
             gradients = flow if window is None else self.cell.gradients(recurrent, tape, mask, cotangent, window)
             gradients.weights["recurrent"].add_(penalty(tape, flow, cotangent, mask))
-        read = tape.states[:, -n_read:].flatten(1, 2)
         return {
             **self._input_gradients(weights, inputs, keep, noise, gradients),
             **gradients.weights,
-            "readout": read.mT @ d_output.flatten(1, 2),
-            "readout_bias": d_output.sum((1, 2)),
+            **by_readout,
         }
 
     @torch.no_grad()
     def flow(
         self, weights: Weights, inputs: Tensor, *, keep: Keep | None, n_read: int, slope: Slope
     ) -> tuple[Tape, Flow]:
-        """One noiseless pass forward and back: the tape of states and the error flow through them."""
-        drive, gain = self.drive(weights, inputs, keep)
-        tape, _, cotangent = self._there(weights, drive, gain, n_read, slope)
-        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
+        """One noiseless pass forward and back: the tape of states and the error flow through them.
 
-    def _there(
-        self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int, slope: Slope
-    ) -> tuple[Tape, Tensor, Tensor]:
-        """Tape, and the gradients by the outputs and by the states that are read."""
-        tape = self.cell.forward(self.recurrent(weights), drive, mask)
-        d_output = slope(self._read(weights, tape.states[:, -n_read:]))
-        return tape, d_output, d_output @ weights["readout"].mT.unsqueeze(1)
+        In fast dropout the loss is that of the outputs' means.
+        """
+        drive, gain = self.drive(weights, inputs, keep)
+        tape = self.cell.forward(self.recurrent(weights), drive, gain)
+        states = tape.states[:, -n_read:]
+        readout = Readout(weights=weights, states=states, gain=self._output_gain(keep, None))
+        cotangent, _ = readout.back(slope(readout.output()))
+        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
 
     def _input_gradients(
         self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, gradients: Gradients
     ) -> dict[str, Tensor]:
         """Gradients of input matrix and bias from those of the drive; the counterpart of ``drive``."""
-        mask = _mask(noise.inputs, keep.inputs) if noise and keep and not is_code(inputs) else None
+        mask = noise.input_mask(keep) if noise and keep and not is_code(inputs) else None
         by_matrix, by_bias = collect(inputs, mask, gradients.drive[0])
         if noise and keep and is_code(inputs):
             # The last row stood for dropped symbols.
@@ -256,15 +235,19 @@ class Network:
         if is_code(inputs):
             # A dropped symbol selects one more row, in which there is only the bias.
             p_keep = keep.inputs[:, None, None]
-            table = torch.nn.functional.pad(weights["input"] / p_keep, (0, 0, 0, 1))
-            kept = noise.inputs.squeeze(-1) < p_keep
-            drive = project(torch.where(kept, inputs, self.n_in), table, weights["bias"])
+            table = pad(weights["input"] / p_keep, (0, 0, 0, 1))
+            drive = project(torch.where(noise.symbol_kept(inputs, keep), inputs, self.n_in), table, weights["bias"])
         else:
-            drive = project(inputs * _mask(noise.inputs, keep.inputs), weights["input"], weights["bias"])
-        return drive, _mask(noise.recurrent, keep.recurrent)
+            drive = project(inputs * noise.input_mask(keep), weights["input"], weights["bias"])
+        return drive, noise.recurrent_mask(keep)
 
-    def _read(self, weights: Weights, states: Tensor) -> Tensor:
-        return states @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
+    def _output_gain(self, keep: Keep | None, noise: Noise | None) -> Tensor | None:
+        """What states are multiplied by on their way into the readout: fast dropout's p_keep, or a mask, or None."""
+        if keep is None or keep.outputs is None:
+            return None
+        if self.dropout is Dropout.FAST:
+            return keep.outputs[:, None, None, None]
+        return None if noise is None else noise.output_mask(keep)
 
 
 def _time_axis(inputs: Tensor) -> int:
@@ -272,13 +255,9 @@ def _time_axis(inputs: Tensor) -> int:
 
 
 def _with_l1(cotangent: Tensor, states: Tensor, weight: Tensor) -> Tensor:
-    """The cotangent of all states ``[K, T, B, H]`` where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
+    """The cotangent of all states, ``[K, T, B, ...]``, where the loss grows by ``weight * mean_b sum_t |h_t|_1``."""
     every = states.sign().mul_(weight[:, None, None, None] / states.shape[2])
+    # Of variances, where the loss depends on them, nothing is added.
+    every = pad(every, (0, cotangent.shape[-1] - every.shape[-1]))
     every[:, -cotangent.shape[1] :] += cotangent
     return every
-
-
-def _mask(uniform: Tensor, p_keep: Tensor) -> Tensor:
-    """Inverted dropout mask ``[K, T, B, F]``: 1 / p_keep with probability p_keep, else 0."""
-    p = p_keep[:, None, None, None].to(uniform.dtype)
-    return (uniform < p).to(uniform.dtype).div_(p)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from models import CELLS, FAST_CELLS
+from models.dropout import MASKS, Dropout
 from models.initial import INITIALISERS
-from models.network import Dropout
 from models.state_space import StateSpace
 from study.dimension import Chosen, Hyperparameter, bounds_or_values
 from study.plan import Choices, Domain, Hyperparameters, Interval, Parameter
@@ -178,6 +178,28 @@ HYPERPARAMETERS: dict[str, Hyperparameter] = {
         open_high=True,
         applies=lambda cell, chosen: bool(CELLS[cell].shapes(1)) and _dropped(cell, chosen),
     ),
+    "p_drop_output": Hyperparameter(
+        meaning="probability of dropping a hidden unit on its way to the outputs",
+        default=0.0,
+        low=0,
+        high=1,
+        open_high=True,
+        applies=_dropped,
+    ),
+    "dropout_masks": Hyperparameter(
+        meaning="how long a drawn mask holds: for one step, or for a whole sequence, the variational dropout of Gal & "
+        "Ghahramani 2016, in which a symbol that is dropped is so wherever it stands",
+        default="step",
+        names=MASKS,
+        applies=lambda cell, chosen: chosen["dropout"] == Dropout.DROPOUT,
+    ),
+    "fast_readout": Hyperparameter(
+        meaning="what fast dropout's outputs are trained by: the loss of their means, or its average over their "
+        "moments, as Wang & Manning 2013 have it",
+        default="mean",
+        names=("mean", "moments"),
+        applies=lambda cell, chosen: chosen["dropout"] == Dropout.FAST,
+    ),
     "l1_states": Hyperparameter(
         meaning="factor of the absolute hidden states, summed over units and steps and averaged over sequences, as a "
         "part of the loss (sparser gradients of Bengio et al. 2012)",
@@ -206,6 +228,8 @@ def misfits(name: str, cell: str, values: Sequence[Parameter]) -> dict[Parameter
     """What of these values of a hyperparameter makes no sense for a cell, and what each would need."""
     if name == "dropout" and cell not in FAST_CELLS:
         return {str(Dropout.FAST): f"fast dropout needs one of the cells {', '.join(FAST_CELLS)}"}
+    if name == "fast_readout" and cell not in FAST_CELLS:
+        return {"moments": f"moments needs one of the cells {', '.join(FAST_CELLS)}"}
     if name == "bias_init" and not _remembers_by_gate(cell):
         return {"chrono": f"chrono needs one of the cells {', '.join(filter(_remembers_by_gate, CELLS))}"}
     if name == "omega_weight" and not _flows_by_matrix(cell):

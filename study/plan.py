@@ -42,7 +42,7 @@ class Hyperparameters:
     (as beta_1), ``square_decay`` by RMSprop, Adam (as beta_2) and VarioEta, ``forget_bias`` by cells with a forget gate
     whose ``bias_init`` is ``constant``, ``chrono_length`` by those where it is ``chrono``,
     ``leaky_share``, ``leak_low`` and ``leak_high`` by cells whose units leak, ``connectivity`` by the state space
-    model.
+    model, ``dropout_masks`` where masks are drawn, ``fast_readout`` in fast dropout.
     """
 
     init: str = "orthogonal"
@@ -69,6 +69,9 @@ class Hyperparameters:
     dropout: str = "none"
     p_drop_input: float = 0.0
     p_drop_recurrent: float = 0.0
+    p_drop_output: float = 0.0
+    dropout_masks: str = "step"
+    fast_readout: str = "mean"
 
 
 @dataclass(frozen=True, kw_only=True)

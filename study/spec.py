@@ -105,7 +105,7 @@ class Spec(Section):
             if model.cell not in CELLS:
                 raise ValueError(f"models.{name}.cell: {unknown_name('cell', model.cell, CELLS)}")
             self._check_chain(name, model)
-            self._check_space(name, model)
+            self._check_space(name, model, task)
         return self
 
     def _check_lengths(self, task: Problem) -> None:
@@ -128,12 +128,17 @@ class Spec(Section):
                 f"{n_steps} steps of {n_hidden} units have {n_steps * n_hidden**2}",
             )
 
-    def _check_space(self, name: str, model: ModelSpec) -> None:
+    def _check_space(self, name: str, model: ModelSpec, task: Problem) -> None:
         for where, space in (("space", self.space), (f"models.{name}.space", model.space)):
             for key, domain in space.items():
                 if key not in HYPERPARAMETERS:
                     raise ValueError(f"{where}: {unknown_name('hyperparameter', key, HYPERPARAMETERS)}")
                 HYPERPARAMETERS[key].check(f"{where}.{key}", _domain(domain))
+                must(
+                    key != "fast_readout" or task.expects_loss or "moments" not in bounds_or_values(_domain(domain)),
+                    f"{where}.{key}: moments needs a task whose loss is known on average",
+                    f"the task is {self.task.name}",
+                )
         for key, domain in model.space.items():
             values = bounds_or_values(_domain(domain))
             for value, need in misfits(key, model.cell, values).items():

@@ -26,6 +26,10 @@ class Classification(Task):
         """As ``Task.loss_and_slope``, by the readout's closed form."""
         return self._readout.loss_and_slope(batch.targets, output)
 
+    def expected_loss(self, batch: Batch, mean: Tensor, variance: Tensor) -> Tensor:
+        """As ``Problem.expected_loss``, the readout's."""
+        return self._readout.expected_loss(batch.targets, mean, variance)
+
     def failed(self, batch: Batch, output: Tensor) -> Tensor:
         """Any of the judged answers is wrong: bool ``[K, B]``."""
         wrong = self._readout.wrong(batch.targets[..., self._judged, :], output[:, self._judged])

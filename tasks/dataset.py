@@ -67,6 +67,10 @@ class Dataset(Problem):
         slopes = self.likelihood.slopes(output, batch.targets)
         return self.loss(batch, output), slopes / _n_asked(batch)[..., None, None, None]
 
+    def expected_loss(self, batch: Batch, mean: Tensor, variance: Tensor) -> Tensor:
+        """As ``Problem.expected_loss``, by the likelihood's."""
+        return self.likelihood.expected(mean, variance, batch.targets).sum((1, 2)) / _n_asked(batch)
+
 
 def _n_asked(batch: Batch) -> Tensor:
     """Number of answers that are asked, of all members or of each: ``[]`` or ``[K]``."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tasks.expectation import expected_cross_entropy, expected_softplus
+
 
 def class_losses(output: Tensor, targets: Tensor) -> Tensor:
     """``-ln softmax(y)_c``, in nats; 0 where the class is negative.
@@ -33,6 +35,12 @@ def class_slopes(output: Tensor, targets: Tensor) -> Tensor:
     slopes = output.softmax(-1)
     slopes.scatter_add_(-1, classes.clamp(min=0), -torch.ones_like(classes, dtype=output.dtype))
     return slopes.masked_fill_(classes < 0, 0)
+
+
+def class_expected(mean: Tensor, variance: Tensor, targets: Tensor) -> Tensor:
+    """``class_losses`` on average over Gaussian outputs: ``[K, R, B]``."""
+    classes = targets.expand(mean.shape[:-1])
+    return torch.where(classes >= 0, expected_cross_entropy(mean, variance, classes.clamp(min=0)), 0)
 
 
 def class_wrong(output: Tensor, targets: Tensor) -> Tensor:
@@ -63,6 +71,12 @@ def note_slopes(output: Tensor, targets: Tensor) -> Tensor:
     return torch.where(targets.isnan(), 0, output.sigmoid() - targets)
 
 
+def note_expected(mean: Tensor, variance: Tensor, targets: Tensor) -> Tensor:
+    """``note_losses`` on average over Gaussian outputs: ``[K, R, B]``."""
+    losses = (expected_softplus(mean, variance) - targets.nan_to_num() * mean).sum(-1)
+    return torch.where(targets[..., 0].isnan(), 0, losses)
+
+
 def note_wrong(output: Tensor, targets: Tensor) -> Tensor:
     """Whether any note is on the wrong side of one half: bool ``[K, R, B]``."""
     # Said this way round, a NaN is wrong.
@@ -74,13 +88,15 @@ class Likelihood:
     """How likely a network takes the right answers to be: functions of outputs and targets.
 
     ``losses`` are in nats and ``wrong`` says whether the likeliest answer is not the right one, both ``[K, R, B]``;
-    ``slopes`` are the gradients of the losses by the outputs.
+    ``slopes`` are the gradients of the losses by the outputs, and ``expected`` the losses on average over Gaussian
+    outputs, of which it takes means and variances.
     """
 
     losses: Callable[[Tensor, Tensor], Tensor]
     slopes: Callable[[Tensor, Tensor], Tensor]
     wrong: Callable[[Tensor, Tensor], Tensor]
+    expected: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-CLASSES = Likelihood(losses=class_losses, slopes=class_slopes, wrong=class_wrong)
-NOTES = Likelihood(losses=note_losses, slopes=note_slopes, wrong=note_wrong)
+CLASSES = Likelihood(losses=class_losses, slopes=class_slopes, wrong=class_wrong, expected=class_expected)
+NOTES = Likelihood(losses=note_losses, slopes=note_slopes, wrong=note_wrong, expected=note_expected)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from tasks.expectation import expected_cross_entropy, logistic_moments
+
 CERTAIN = 100.0
 """Raw output for the right class, and minus that for the others: 1 and 0 after softmax or logistic, in float32."""
 
@@ -25,6 +27,10 @@ class Readout(ABC):
     @abstractmethod
     def loss_and_slope(self, targets: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """The loss ``[K]``, and the gradient of its sum over members by ``output``, of the output's shape."""
+
+    @abstractmethod
+    def expected_loss(self, targets: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """The loss ``[K]`` on average over Gaussian outputs, see ``Problem.expected_loss``."""
 
     @abstractmethod
     def wrong(self, targets: Tensor, output: Tensor) -> Tensor:
@@ -47,6 +53,10 @@ class Softmax(Readout):
         loss = -log_p.gather(-1, targets).mean((1, 2, 3))
         slope = log_p.exp_().scatter_add_(-1, targets, -torch.ones_like(targets, dtype=output.dtype))
         return loss, slope.div_(targets[0].numel())
+
+    def expected_loss(self, targets: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Expected cross entropy in nats per answer: ``[K]``."""
+        return expected_cross_entropy(mean, variance, targets.expand(mean.shape[:-1])).mean((-2, -1))
 
     def wrong(self, targets: Tensor, output: Tensor) -> Tensor:
         """The class is not the one with the largest output: bool ``[K, R, B]``."""
@@ -71,6 +81,11 @@ class Logistic(Readout):
         # A norm needs no second array of the errors' size.
         loss = error.flatten(1).norm(dim=1).square() / (2 * n_answers)
         return loss, error.mul_(unit).mul_(unit.neg_().add_(1)).div_(n_answers)
+
+    def expected_loss(self, targets: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Half of ``(m - target)^2 + v``, summed over the units of an answer, whose moments m and v are: ``[K]``."""
+        unit, spread = logistic_moments(mean, variance)
+        return ((unit - _units(targets, mean)).square() + spread).sum(-1).mean((-2, -1)) / 2
 
 
 class LogisticWithin(Logistic):

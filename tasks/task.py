@@ -73,6 +73,26 @@ class Problem(ABC):
             (slope,) = torch.autograd.grad(loss.sum(), leaf)
         return loss.detach(), slope
 
+    @property
+    def expects_loss(self) -> bool:
+        """Whether the problem can say what its loss is on average, see ``expected_loss``."""
+        return type(self).expected_loss is not Problem.expected_loss
+
+    def expected_loss(self, batch: Batch, mean: Tensor, variance: Tensor) -> Tensor:
+        """Training loss of each member on average over independent Gaussian outputs: ``[K]``, differentiable in both.
+
+        Without variance it is the loss. A problem need not define it: fast dropout then reads its means alone.
+        """
+        raise NotImplementedError(f"the loss of task {self.name} is not known on average")
+
+    def expected_loss_and_slopes(self, batch: Batch, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """That loss ``[K]``, and the gradients of its sum over members by mean and variance, of their shape."""
+        with torch.enable_grad():
+            leaves = mean.detach().requires_grad_(), variance.detach().requires_grad_()
+            loss = self.expected_loss(batch, *leaves)
+            by_mean, by_variance = torch.autograd.grad(loss.sum(), leaves)
+        return loss.detach(), by_mean, by_variance
+
     def _require(self, length: int) -> None:
         """Raise ValueError for a length that sequences cannot have."""
         require_at_least("length", length, self.shortest_length)

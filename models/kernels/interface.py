@@ -206,6 +206,7 @@ class Kernels(Protocol):
         matrix: Tensor,
         p_keep: Tensor,
         cotangent: Tensor,
+        variance_cotangent: Tensor | None,
         window: Tensor | None,
         codes: Tensor | None,
         delta: Tensor,
@@ -216,5 +217,6 @@ class Kernels(Protocol):
     ) -> None:
         """``dE/dm_t = p delta_{t+1} W^T + 2 (1 - p) m_t dE/dv_t`` and ``dE/dv_t = p epsilon_{t+1} (W * W)^T``.
 
-        ``delta`` is dE/dmu and ``epsilon`` dE/ds2, both ``[K, T, B, H]``.
+        ``delta`` is dE/dmu and ``epsilon`` dE/ds2, both ``[K, T, B, H]``. ``cotangent`` and ``variance_cotangent`` are
+        what the last R steps add to dE/dm and dE/dv, both ``[K, R, B, H]``, the latter when dE/dm is formed.
         """

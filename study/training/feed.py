@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from models.network import Dropout, Network, Noise
+from models.dropout import Dropout, Keep, Noise, stacked
+from models.network import Network
 from study.plan import Member, TrainingPlan
 from study.seeds import derive, stream
 from tasks import Batch, Problem
@@ -36,39 +37,63 @@ class Feed:
         """Batch and noise of an update; noise is None unless the dropout kind draws masks."""
         length = self.length(update)
         if self._training.batches == "shared":
-            return self._batch(self._seed, update, length), self._noise(self._seed, update, length)
+            batch = self._batch(self._seed, update, length)
+            return batch, self._noise(self._seed, update, batch, members)
         batches = [self._batch(member.seed, update, length) for member in members]
-        noises = [self._noise(member.seed, update, length) for member in members]
+        noises = [
+            self._noise(member.seed, update, batch, members) for member, batch in zip(members, batches, strict=True)
+        ]
         batch = Batch(
             inputs=torch.stack([one.inputs for one in batches]), targets=torch.stack([one.targets for one in batches])
         )
-        present = [noise for noise in noises if noise is not None]
-        if not present:
-            return batch, None
-        return batch, Noise(
-            inputs=torch.stack([one.inputs for one in present]),
-            recurrent=torch.stack([one.recurrent for one in present]),
-        )
+        return batch, stacked([noise for noise in noises if noise is not None])
 
     def part(self, batch: Batch, noise: Noise | None, members: slice) -> tuple[Batch, Noise | None]:
         """What ``draw`` gave, for some of its members only."""
         if self._training.batches == "shared":
             return batch, noise
         part = Batch(inputs=batch.inputs[members], targets=batch.targets[members])
-        return part, noise and Noise(inputs=noise.inputs[members], recurrent=noise.recurrent[members])
+        return part, noise and noise.of(members)
 
     def _batch(self, seed: int, update: int, length: int) -> Batch:
         generator = stream(seed, "batch", update, device=self._device)
         return self._task.sample(generator, self._training.batch_size, length)
 
-    def _noise(self, seed: int, update: int, length: int) -> Noise | None:
+    def _noise(self, seed: int, update: int, batch: Batch, members: Sequence[Member]) -> Noise | None:
+        """Numbers for one batch: those that none of the members reads are not drawn."""
         if self._network.dropout is not Dropout.DROPOUT:
             return None
-        generator = stream(seed, "dropout", update, device=self._device)
+        n_sequences, n_hidden = self._training.batch_size, self._network.n_hidden
+        every = [member.hyperparameters for member in members]
 
-        def uniform(n_features: int) -> Tensor:
-            shape = (length, self._training.batch_size, n_features)
+        def uniform(*shape: int, generator: Generator) -> Tensor:
             return torch.rand(shape, generator=generator, device=self._device)
 
-        n_droppable = 1 if self._task.symbolic else self._network.n_in
-        return Noise(inputs=uniform(n_droppable), recurrent=uniform(self._network.n_hidden))
+        def alone(purpose: str, *shape: int) -> Tensor:
+            generator = stream(seed, "dropout", update, purpose, device=self._device)
+            return uniform(*shape, generator=generator)
+
+        generator, symbolic = stream(seed, "dropout", update, device=self._device), self._task.symbolic
+        steps = (self.length(update), n_sequences)
+        dropping = any(one.p_drop_output > 0 for one in every)
+        holding = symbolic and any(one.dropout_masks == "sequence" for one in every)
+        return Noise(
+            inputs=uniform(*steps, 1 if symbolic else self._network.n_in, generator=generator),
+            recurrent=uniform(*steps, n_hidden, generator=generator),
+            outputs=alone("outputs", batch.n_read, n_sequences, n_hidden) if dropping else None,
+            symbols=alone("symbols", n_sequences, self._network.n_in) if holding else None,
+        )
+
+
+def rates(members: Sequence[Member], like: Tensor) -> Keep:
+    """How likely each member keeps a unit of each weight group, in the precision and on the device of ``like``."""
+    every = [member.hyperparameters for member in members]
+    held = [one.dropout_masks == "sequence" for one in every]
+    # What nobody asks for costs nothing.
+    dropping = any(one.p_drop_output > 0 for one in every)
+    return Keep(
+        inputs=like.new_tensor([1 - one.p_drop_input for one in every]),
+        recurrent=like.new_tensor([1 - one.p_drop_recurrent for one in every]),
+        outputs=like.new_tensor([1 - one.p_drop_output for one in every]) if dropping else None,
+        held=torch.tensor(held, device=like.device) if any(held) else None,
+    )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from models.cell import State, Tape, Weights
-from models.network import Keep, Network
+from models.dropout import Keep
+from models.network import Network
 from study.seeds import stream
 
 N_TANGENTS = 8

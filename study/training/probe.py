@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.cell import Flow, Tape, Weights
-from models.network import Keep, Network
+from models.dropout import Keep
+from models.network import Network
 from study.training.bound import bound_columns
 from study.training.lyapunov import lyapunov_exponent
 from tasks import Batch, Problem

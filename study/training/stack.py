@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
+from models.dropout import Dropout, Keep
 from models.fused import fuse
 from models.initial import Leak
 from models.kernels.cpu.rule import CLIP_NORM
-from models.network import Dropout, Keep, Network
+from models.network import Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
-from study.training.feed import Feed
+from study.training.feed import Feed, rates
+from study.training.loss import loss_and_slope
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.omega import omega_penalty
@@ -228,18 +230,15 @@ class Stack:
             steps = [int(min(h.bptt_steps, self.plan.training.longest)) for h in every]
             self._window = torch.tensor(steps, device=self.flat.device)
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
-        self._keep = None
-        if self.network.dropout is not Dropout.NONE:
-            self._keep = Keep(
-                inputs=self.flat.new_tensor([1 - h.p_drop_input for h in every]),
-                recurrent=self.flat.new_tensor([1 - h.p_drop_recurrent for h in every]),
-            )
+        averaged = [self.network.dropout is Dropout.FAST and h.fast_readout == "moments" for h in every]
+        self._averaged = self.flat.new_tensor(averaged)[:, None, None, None] if any(averaged) else None
+        self._keep = None if self.network.dropout is Dropout.NONE else rates(self.members, self.flat)
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
         index = torch.tensor(indices, device=self.flat.device)
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
-        return weights, self._keep and Keep(inputs=self._keep.inputs[index], recurrent=self._keep.recurrent[index])
+        return weights, self._keep and self._keep.of(index)
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
@@ -254,18 +253,21 @@ class Stack:
             some, some_noise = self.feed.part(batch, noise, group)
             weights = {name: weight[group] for name, weight in self.weights.items()}
 
-            def slope(output: Tensor, some: Batch = some) -> Tensor:
-                loss, slope = self.task.loss_and_slope(some, output)
+            averaged = None if self._averaged is None else self._averaged[group]
+
+            def slope(output: Tensor, some: Batch = some, averaged: Tensor | None = averaged) -> Tensor:
+                loss, slope = loss_and_slope(self.task, some, output, averaged)
                 losses.append(loss)
                 return slope
 
             gradients = self.network.gradients(
                 weights,
                 some.inputs,
-                keep=self._keep and Keep(inputs=self._keep.inputs[group], recurrent=self._keep.recurrent[group]),
+                keep=self._keep and self._keep.of(group),
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,
+                moments=averaged is not None,
                 l1_states=None if self._l1_states is None else self._l1_states[group],
                 penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
                 window=None if self._window is None else self._window[group],

@@ -15,6 +15,7 @@ from models.activation import ACTIVATIONS, Activation
 from models.cell import Cell, State
 from models.drive import Drive
 from models.fast_elman import BLOCK, FastElman
+from models.fused import fuse
 from models.moment import MOMENTS, MomentMap, Partials
 from models.unroll import unroll, unroll_reference
 
@@ -72,12 +73,17 @@ def draw(*, length: int, n_read: int, seed: int = 0) -> Case:
 
 
 def equations(name: str, case: Case) -> Tensor:
-    """The recurrence by sums over units, one member at a time, without anything from the cell: ``[K, R, B, H]``."""
+    """Means by the recurrence at the last R steps: ``[K, R, B, H]``."""
+    return equations_of_moments(name, case)[0]
+
+
+def equations_of_moments(name: str, case: Case) -> tuple[Tensor, Tensor]:
+    """Means and variances, by sums over units, one member at a time, without anything from the cell."""
     members = []
     for k in range(N_MEMBERS):
         p, matrix = float(case.p_keep[k]), case.matrix[k]
         mean = variance = torch.zeros(N_SEQUENCES, N_HIDDEN, dtype=torch.float64)
-        means = []
+        states = []
         for drive_mean, drive_variance in zip(case.mean[k], case.variance[k], strict=True):
             contribution = mean[:, :, None] * matrix
             # Var[z h] = p E[h^2] - p^2 E[h]^2 for a Bernoulli z independent of h.
@@ -85,9 +91,10 @@ def equations(name: str, case: Case) -> Tensor:
             mu = drive_mean + p * contribution.sum(1)
             s2 = drive_variance + (noise[:, :, None] * matrix**2).sum(1)
             mean, variance = MOMENTS[name].moments(mu, s2)
-            means.append(mean)
-        members.append(torch.stack(means[-case.cotangent.shape[1] :]))
-    return torch.stack(members)
+            states.append(torch.stack((mean, variance)))
+        members.append(torch.stack(states[-case.cotangent.shape[1] :], dim=1))
+    means, variances = torch.stack(members, dim=1)
+    return means, variances
 
 
 @every_activation
@@ -96,6 +103,23 @@ def test_unroll_follows_the_equations(name: str, length: int, n_read: int) -> No
     case = draw(length=length, n_read=n_read)
     read = equations(name, case)
     assert_close(case.run(fast(name)), (read, *grad(read, case.leaves, case.cotangent)))
+
+
+@every_activation
+@pytest.mark.parametrize(("length", "n_read"), [(1, 1), (BLOCK + 1, 1), (2 * BLOCK + 3, 4)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_backward_follows_the_equations_where_the_variances_are_read(
+    name: str, length: int, n_read: int, compiled: bool
+) -> None:
+    case, cell = draw(length=length, n_read=n_read), fuse(fast(name)) if compiled else fast(name)
+    by_variance = torch.randn(case.cotangent.shape, generator=Generator().manual_seed(9), dtype=torch.float64)
+    moments = equations_of_moments(name, case)
+    expected = grad(moments, case.leaves, (case.cotangent, by_variance))
+    weights, drive = {"recurrent": case.matrix.detach()}, Drive(parts=(case.mean.detach(), case.variance.detach()))
+    tape = cell.forward(weights, drive, case.p_keep)
+    flow = cell.backward(weights, tape, case.p_keep, torch.cat((case.cotangent, by_variance), dim=-1))
+    assert_close((flow.weights["recurrent"], *flow.drive), expected)
+    assert_close(cell.variance(tape, n_read), moments[1].detach())
 
 
 @every_activation

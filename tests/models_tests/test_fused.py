@@ -71,7 +71,9 @@ def draw(cell: Cell, fast: bool, sizes: tuple[int, int, int, int], *, scale: flo
     elif masked:
         kept = torch.rand((n_members, length, n_batch, n_hidden), generator=generator) < 0.7
         mask = kept.float() / 0.7
-    return weights, Drive(parts=tuple(drive)), mask, normal(n_members, 1 + length // 3, n_batch, n_hidden)
+    # With and without the part of the variances, which fast dropout may have.
+    width = 2 * n_hidden if fast and masked else n_hidden
+    return weights, Drive(parts=tuple(drive)), mask, normal(n_members, 1 + length // 3, n_batch, width)
 
 
 def passes(cell: Cell, drawn: Drawn, dtype: torch.dtype) -> dict[str, Tensor]:

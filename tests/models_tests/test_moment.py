@@ -15,8 +15,9 @@ from torch.nn.functional import one_hot
 
 from models import CELLS
 from models.activation import ACTIVATIONS
+from models.dropout import Dropout, Keep
 from models.moment import MOMENTS
-from models.network import Dropout, Keep, Network
+from models.network import Network
 
 exactly = partial(torch.testing.assert_close, rtol=0, atol=0)
 

@@ -13,7 +13,8 @@ from torch.nn.functional import one_hot
 
 from models import CELLS, FAST_CELLS
 from models.cell import Cell
-from models.network import Dropout, Keep, Network, Noise
+from models.dropout import Dropout, Keep, Noise
+from models.network import Network
 from models.projection import project
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)

@@ -11,8 +11,9 @@ from torch import Generator
 
 from models import CELLS
 from models.cell import Cell
+from models.dropout import Dropout
 from models.initial import Leak
-from models.network import Dropout, Network
+from models.network import Network
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
 """Rounding in float64."""

@@ -14,9 +14,10 @@ from torch.nn.functional import one_hot
 from models import CELLS
 from models.cell import Weights
 from models.drive import Drive
+from models.dropout import Dropout
 from models.fused import fuse
 from models.lstm import Lstm
-from models.network import Dropout, Network
+from models.network import Network
 from models.unroll import unroll
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from models import CELLS, FAST_CELLS
 from models.cell import Tape
-from models.network import Dropout, Keep, Network
+from models.dropout import Dropout, Keep
+from models.network import Network
 from study.seeds import stream
 from tasks import TASKS, Batch
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.dropout import Dropout
 from models.fused import fuse
-from models.network import Dropout, Network
+from models.network import Network
 from study.seeds import stream
 from study.training.bound import bound_columns
 from study.training.probe import probe

@@ -22,6 +22,7 @@ OFTEN_OFF: dict[str, tuple[Parameter, ...]] = {
     "omega_weight": (0.0, 0.0, 0.0, 2.0),
     "clip_norm": (1.0, float("inf")),
     "bptt_steps": (float("inf"), float("inf"), 4, 7),
+    "p_drop_output": (0.0, 0.3),
 }
 """Values of what is off, or the same for all, unless a study asks for it."""
 

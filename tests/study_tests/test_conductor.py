@@ -50,6 +50,8 @@ def model(name: str) -> ModelPlan:
         "dropout": Choices(values=("none", "dropout")),
         "p_drop_input": Interval(low=0.0, high=0.5),
         "p_drop_recurrent": 0.0,
+        "p_drop_output": 0.0,
+        "dropout_masks": "step",
         "l1_states": 0.0,
         "omega_weight": 0.0,
     }

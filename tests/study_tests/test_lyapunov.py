@@ -13,9 +13,10 @@ from models import CELLS
 from models.activation import Activation
 from models.cell import State, Tape
 from models.drive import Drive
+from models.dropout import Dropout
 from models.elman import Elman
 from models.initial import orthogonal
-from models.network import Dropout, Network
+from models.network import Network
 from study.seeds import stream
 from study.training.lyapunov import lyapunov_exponent, lyapunov_spectrum, spectrum_metrics
 from study_tests.probe_book import KINDS, LENGTH, N_HIDDEN, batch, init, keep_of, network, tape_of

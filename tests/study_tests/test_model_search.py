@@ -33,6 +33,8 @@ SPACE: dict[str, Domain] = {
     "dropout": Choices(values=("none", "dropout")),
     "p_drop_input": Interval(low=0.0, high=0.5),
     "p_drop_recurrent": 0.1,
+    "p_drop_output": 0.0,
+    "dropout_masks": "step",
     "l1_states": 0.0,
     "omega_weight": 0.0,
 }
@@ -128,6 +130,24 @@ def test_ask_draws_whole_numbers_of_steps(url: str, name: str, sampler: str) -> 
     steps = [record.parameters["bptt_steps"] for record in one.records()]
     assert all(isinstance(drawn, int) and 2 <= drawn <= 40 for drawn in steps)
     assert len(set(steps)) > 4
+
+
+def test_ask_searches_all_kinds_of_dropout_in_one_space(url: str, name: str) -> None:
+    rates = dict.fromkeys(("p_drop_input", "p_drop_recurrent", "p_drop_output"), Interval(low=0.0, high=0.5))
+    space: dict[str, Domain] = {
+        "dropout": Choices(values=("none", "dropout", "fast")),
+        "dropout_masks": Choices(values=("step", "sequence")),
+        "fast_readout": Choices(values=("mean", "moments")),
+    }
+    one = search(url, name, "random", **space, **rates)
+    asked = [one.ask().parameters for _ in range(40)]
+    for chosen in asked:
+        drops = chosen["dropout"] != "none"
+        assert all((rate in chosen) == drops for rate in rates)
+        assert ("dropout_masks" in chosen) == (chosen["dropout"] == "dropout")
+        assert ("fast_readout" in chosen) == (chosen["dropout"] == "fast")
+    kinds = {(chosen["dropout"], chosen.get("dropout_masks"), chosen.get("fast_readout")) for chosen in asked}
+    assert len(kinds) == 5
 
 
 def test_ask_gives_distinct_points_also_past_the_start_up_and_in_batches(url: str, name: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models.drive import Drive
+from models.dropout import Dropout
 from models.lstm import Lstm
-from models.network import Dropout
 from models.unroll import unroll_reference
 from study.seeds import stream
 from study.training.probe import error_flow, flow_metrics, probe

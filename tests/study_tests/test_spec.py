@@ -13,6 +13,7 @@ from study.hyperparameter import HYPERPARAMETERS, default_domain
 from study.plan import Choices, Hyperparameters, Interval, Parameter
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
+from tasks import TASKS, Problem
 
 TEXT = """
 name: small
@@ -88,6 +89,12 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
             "models={small: {cell: min_gru, space: {clip_fallback: shrink_recurrent}}}",
             r"models.small.space.clip_fallback: shrink_recurrent needs one of the cells .*, but the cell is min_gru",
         ),
+        (
+            "models.lstm.space.fast_readout={choices: [mean, moments]}",
+            r"models.lstm.space.fast_readout: moments needs one of the cells elman_tanh, .*, but the cell is lstm",
+        ),
+        ("space.p_drop_output=1", r"space.p_drop_output must be a number in \[0, 1\), but got 1"),
+        ("space.dropout_masks=sequences", r"space.dropout_masks: unknown value 'sequences'; did you mean 'sequence'"),
         ("space.chrono_length=1.5", r"space.chrono_length must be a number in \[2, 1e\+06\], but got 1.5"),
         ("space.bptt_steps=0", r"space.bptt_steps must be a whole number in \[1, inf\], but got 0"),
         ("space.bptt_steps=none", r"space.bptt_steps must be a whole number in \[1, inf\], but got none"),
@@ -151,6 +158,27 @@ def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none(
     assert active("lstm_1997", {"dropout": "dropout"}) & names == names
     assert active("orthogonal_tanh", {"dropout": "dropout"}) & names == {"p_drop_input", "p_drop_recurrent"}
     assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
+
+
+def test_hyperparameters_of_dropout_apply_by_its_kind() -> None:
+    names = {"p_drop_output", "dropout_masks", "fast_readout"}
+    assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_output", "dropout_masks"}
+    assert active("elman_tanh", {"dropout": "fast"}) & names == {"p_drop_output", "fast_readout"}
+    assert not active("elman_tanh", {"dropout": "none"}) & names
+
+
+@pytest.mark.parametrize("setting", ["space.fast_readout=moments", "space.fast_readout={choices: [mean, moments]}"])
+def test_moments_are_refused_where_a_tasks_loss_is_not_known_on_average(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    class Plain(TASKS["latch"]):  # type: ignore[misc]
+        expected_loss = Problem.expected_loss
+
+    monkeypatch.setitem(TASKS, "plain", Plain)
+    given = ["task.name=plain", "models={net: {cell: elman_tanh}}"]
+    assert parse_spec(TEXT, given).plan("cpu").model("net").space["fast_readout"] == "mean"
+    with pytest.raises(UserError, match="moments needs a task whose loss is known on average, but the task is plain"):
+        parse_spec(TEXT, [*given, setting])
 
 
 def test_hyperparameters_of_leaks_apply_to_leaky_cells_alone() -> None:

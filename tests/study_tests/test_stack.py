@@ -39,12 +39,25 @@ MIXED = (
     Hyperparameters(init="basic_tanh", optimiser="vario_eta", weight_decay=0.01, clip_fallback="shrink_recurrent"),
 )
 
+MIXED_NOISE: tuple[dict[str, Any], ...] = (
+    {},
+    {"p_drop_output": 0.3, "fast_readout": "moments"},
+    {"dropout_masks": "sequence"},
+    {"fast_readout": "moments"},
+    {"p_drop_output": 0.2, "dropout_masks": "sequence"},
+)
+"""What the members say of dropout beside the rates that all have, where there is any."""
+
 
 def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = "temporal_order") -> StackPlan:
-    rates = {} if dropout == "none" else {"p_drop_input": 0.1, "p_drop_recurrent": 0.2}
+    def noisy(chosen: Hyperparameters, noise: dict[str, Any]) -> Hyperparameters:
+        if dropout == "none":
+            return chosen
+        return replace(chosen, dropout=dropout, p_drop_input=0.1, p_drop_recurrent=0.2, **noise)
+
     members = tuple(
-        Member(number=number, hyperparameters=replace(chosen, dropout=dropout, **rates), seed=100 + number)
-        for number, chosen in enumerate(MIXED)
+        Member(number=number, hyperparameters=noisy(*both), seed=100 + number)
+        for number, both in enumerate(zip(MIXED, MIXED_NOISE, strict=True))
     )
     return StackPlan(
         study="s",
@@ -124,6 +137,23 @@ def test_train_differs_between_members_with_own_batches_and_equal_hyperparameter
     stack = Stack(replace(own, members=same))
     stack.train(3)
     assert not torch.equal(stack.flat[0], stack.flat[1])
+
+
+@pytest.mark.parametrize("batches", ["shared", "own"])
+def test_noise_that_no_member_reads_is_not_drawn_and_changes_no_other(batches: str) -> None:
+    stack = Stack(plan("elman_tanh", "dropout", batches))
+    plain, asking = stack.members[:1], stack.members[:2]
+    (_, little), (_, much) = (stack.feed.draw(3, members) for members in (plain, asking))
+    assert little is not None
+    assert much is not None
+    assert little.outputs is little.symbols is much.symbols is None
+    assert much.outputs is not None
+    first = much.of(slice(1)) if batches == "own" else much
+    assert torch.equal(first.inputs, little.inputs)
+    assert torch.equal(first.recurrent, little.recurrent)
+    (_, all_noise) = stack.feed.draw(3, stack.members)
+    assert all_noise is not None
+    assert all_noise.symbols is not None
 
 
 def test_train_clips_each_member_at_its_own_norm() -> None:

@@ -126,6 +126,7 @@ def backward(
     matrix,
     p_keep,
     cotangent,
+    variance_cotangent,
     window,
     codes,
     delta,
@@ -148,7 +149,8 @@ def backward(
         spreads: see means.
         matrix: W, ``[K, H, H]``.
         p_keep: p, ``[K]``.
-        cotangent: dE/dm at the last R steps, ``[K, R, B, H]``.
+        cotangent: what the last R steps add to dE/dm, ``[K, R, B, H]``.
+        variance_cotangent: what they add to dE/dv when dE/dm is formed, likewise; or empty.
         window: steps of the windows in which errors flow back, int64 ``[K]``.
         codes: as in ``forward``.
         delta: dE/dmu, ``[K, T, B, H]``, written; or empty.
@@ -162,7 +164,7 @@ def backward(
     n_steps, n_batch, n_hidden = means.shape[1:]
     n_read, width, size = cotangent.shape[1], padded(n_hidden, means.itemsize), n_batch * n_hidden
     n_held, step = ring_steps(n_steps, n_batch), ring_step(n_hidden, means.itemsize)
-    matrices, readings = matrix.reshape(-1), cotangent.reshape(-1)
+    matrices, readings, variance_readings = matrix.reshape(-1), cotangent.reshape(-1), variance_cotangent.reshape(-1)
     to_mean, to_variance = np.zeros(n_hidden * width, means.dtype), np.zeros(n_hidden * width, means.dtype)
     total, total_square = np.zeros(n_hidden * width, means.dtype), np.zeros(n_hidden * width, means.dtype)
     all_means, all_mus, all_s2s = means.reshape(-1), mus.reshape(-1), s2s.reshape(-1)
@@ -203,9 +205,14 @@ def backward(
                     for x in range(size):
                         d_mean[x] += twice_drop * mean[x] * d_variance[x]
                 if t >= n_steps - n_read:
-                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
+                    read_at = (k * n_read + t - n_steps + n_read) * size
+                    reading = readings[read_at:][:size]
                     for x in range(size):
                         d_mean[x] += reading[x]
+                    if variance_readings.size > 0:
+                        variance_reading = variance_readings[read_at:][:size]
+                        for x in range(size):
+                            d_variance[x] += variance_reading[x]
                 if kind == TANH or kind == LOGISTIC:
                     for x in range(size):
                         m = mean[x]

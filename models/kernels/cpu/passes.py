@@ -220,6 +220,7 @@ def fast_elman_backward(
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    variance_cotangent: Tensor | None,
     window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
@@ -229,7 +230,9 @@ def fast_elman_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    held = (means, mus, s2s, spreads, matrix, p_keep.flatten(), *_errors(cotangent, window, codes))
+    by_mean, *others = _errors(cotangent, window, codes)
+    errors = (by_mean, _or_empty(variance_cotangent, means), *others)
+    held = (means, mus, s2s, spreads, matrix, p_keep.flatten(), *errors)
     over_members(fast_elman.backward, len(means), kind, *held, delta, epsilon, d_mean_drive, d_variance_drive, d_matrix)
 
 
@@ -258,6 +261,6 @@ def _codes(codes: Tensor | None) -> Tensor:
     return (codes if codes.ndim == 3 else codes[None]).contiguous()
 
 
-def _or_empty(mask: Tensor | None, like: Tensor) -> Tensor:
-    """A mask, or the empty one that stands for none."""
-    return like.new_empty(0, 0, 0, 0) if mask is None else mask
+def _or_empty(part: Tensor | None, like: Tensor) -> Tensor:
+    """A part ``[K, T, B, H]``, or the empty one that stands for none."""
+    return like.new_empty(0, 0, 0, 0) if part is None else part

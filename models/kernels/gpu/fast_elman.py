@@ -75,6 +75,7 @@ def backward(
     matrix,
     p_keep,
     cotangent,
+    variance_cotangent,
     window,
     delta,
     epsilon,
@@ -115,6 +116,7 @@ def backward(
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_mean += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+                d_variance += load(variance_cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             mu = load(mus + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             s2 = load(s2s + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             mean_by_mu, mean_by_s2, variance_by_mu, variance_by_s2 = partials(mu, s2, mean, KIND)

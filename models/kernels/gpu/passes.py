@@ -213,6 +213,7 @@ def fast_elman_backward(
     matrix: Tensor,
     p_keep: Tensor,
     cotangent: Tensor,
+    variance_cotangent: Tensor | None,
     window: Tensor | None,
     codes: Tensor | None,
     delta: Tensor,
@@ -223,7 +224,8 @@ def fast_elman_backward(
 ) -> None:
     """See ``Kernels``."""
     signals = (_room(delta, means, 1, window), _room(epsilon, means, 1, window))
-    held = (means, mus, s2s, matrix, p_keep, cotangent, _or_any(window, means))
+    cotangents = (cotangent, torch.zeros_like(cotangent) if variance_cotangent is None else variance_cotangent)
+    held = (means, mus, s2s, matrix, p_keep, *cotangents, _or_any(window, means))
     options = {"KIND": kind, "TRUNCATED": window is not None}
     _launch(fast_elman.backward, means, SMALL, *held, *signals, cotangent.shape[1], **options)
     through_mean = recurrent_gradient(means, None, signals[0])
