@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from models.dropout import Dropout, Keep, Noise, stacked
+from models.dropout import Dropout, Noise, stacked
 from models.network import Network
 from study.plan import Member, TrainingPlan
 from study.seeds import derive, stream
@@ -83,17 +83,3 @@ class Feed:
             outputs=alone("outputs", batch.n_read, n_sequences, n_hidden) if dropping else None,
             symbols=alone("symbols", n_sequences, self._network.n_in) if holding else None,
         )
-
-
-def rates(members: Sequence[Member], like: Tensor) -> Keep:
-    """How likely each member keeps a unit of each weight group, in the precision and on the device of ``like``."""
-    every = [member.hyperparameters for member in members]
-    held = [one.dropout_masks == "sequence" for one in every]
-    # What nobody asks for costs nothing.
-    dropping = any(one.p_drop_output > 0 for one in every)
-    return Keep(
-        inputs=like.new_tensor([1 - one.p_drop_input for one in every]),
-        recurrent=like.new_tensor([1 - one.p_drop_recurrent for one in every]),
-        outputs=like.new_tensor([1 - one.p_drop_output for one in every]) if dropping else None,
-        held=torch.tensor(held, device=like.device) if any(held) else None,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from models.network import Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
 from study.seeds import stream
-from study.training.feed import Feed, rates
+from study.training.feed import Feed
 from study.training.loss import loss_and_slope
 from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
@@ -27,6 +26,7 @@ from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from study.training.sparsity import all_lacking, lacking
+from study.training.term import terms
 from tasks import Batch
 
 PROBE_SEQUENCES = 32
@@ -130,7 +130,7 @@ class Stack:
     def probe(self) -> list[Probe]:
         """Gradient statistics of every member on the study's probe batch, at the longest training length."""
         batch = self.yardstick.probe_batch(PROBE_SEQUENCES)
-        return probe(self.network, self.weights, self._keep, self.task, batch)
+        return probe(self.network, self.weights, self._terms.keep, self.task, batch)
 
     def spectra(self, indices: Sequence[int]) -> list[tuple[float, ...]]:
         """Lyapunov spectra of the members at these indices along the first probe sequence; empty for diverged ones."""
@@ -221,24 +221,14 @@ class Stack:
         every = [member.hyperparameters for member in self.members]
         self._coefficients = coefficients(every, self.network.shapes(), self.flat.device)
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
-        # Where nobody pays, errors start at the states that are read.
-        sparse = any(h.l1_states > 0 for h in every)
-        self._l1_states = self.flat.new_tensor([h.l1_states for h in every]) if sparse else None
-        self._window = None
-        if any(h.bptt_steps < math.inf for h in every):
-            # No sequence is longer.
-            steps = [int(min(h.bptt_steps, self.plan.training.longest)) for h in every]
-            self._window = torch.tensor(steps, device=self.flat.device)
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
-        averaged = [self.network.dropout is Dropout.FAST and h.fast_readout == "moments" for h in every]
-        self._averaged = self.flat.new_tensor(averaged)[:, None, None, None] if any(averaged) else None
-        self._keep = None if self.network.dropout is Dropout.NONE else rates(self.members, self.flat)
+        self._terms = terms(self.members, self.network.dropout, self.plan.training.longest, self.flat)
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
         index = torch.tensor(indices, device=self.flat.device)
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
-        return weights, self._keep and self._keep.of(index)
+        return weights, self._terms.of(index).keep
 
     def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
@@ -251,11 +241,9 @@ class Stack:
         for first in range(0, len(self.members), n_together):
             group = slice(first, first + n_together)
             some, some_noise = self.feed.part(batch, noise, group)
-            weights = {name: weight[group] for name, weight in self.weights.items()}
+            weights, own = {name: weight[group] for name, weight in self.weights.items()}, self._terms.of(group)
 
-            averaged = None if self._averaged is None else self._averaged[group]
-
-            def slope(output: Tensor, some: Batch = some, averaged: Tensor | None = averaged) -> Tensor:
+            def slope(output: Tensor, some: Batch = some, averaged: Tensor | None = own.averaged) -> Tensor:
                 loss, slope = loss_and_slope(self.task, some, output, averaged)
                 losses.append(loss)
                 return slope
@@ -263,14 +251,14 @@ class Stack:
             gradients = self.network.gradients(
                 weights,
                 some.inputs,
-                keep=self._keep and self._keep.of(group),
+                keep=own.keep,
                 noise=some_noise,
                 n_read=batch.n_read,
                 slope=slope,
-                moments=averaged is not None,
-                l1_states=None if self._l1_states is None else self._l1_states[group],
+                moments=own.averaged is not None,
+                l1_states=own.l1_states,
                 penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
-                window=None if self._window is None else self._window[group],
+                window=own.window,
             )
             for name, place in self._splits.items():
                 gradient[group, place] = gradients[name].flatten(1)
