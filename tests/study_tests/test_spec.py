@@ -35,6 +35,27 @@ def test_spec_survives_its_text(preset: str) -> None:
     assert parse_spec(dump_spec(spec)) == spec
 
 
+def test_presets_compare_the_default_search_and_papers_settings_in_one_budget() -> None:
+    searched, fixed = load_spec("default_search").plan("cpu"), load_spec("paper_settings").plan("cpu")
+    assert [(one.name, one.cell, one.n_hidden) for one in searched.models] == [
+        (one.name, one.cell, one.n_hidden) for one in fixed.models
+    ]
+    for model in searched.models:
+        assert model.space == {name: default_domain(name, model.cell) for name in HYPERPARAMETERS}
+    for model in fixed.models:
+        assert not [domain for domain in model.space.values() if isinstance(domain, Interval | Choices)]
+    assert (searched.search.n_trials, searched.search.stack_size) == (fixed.search.n_trials, fixed.search.stack_size)
+    demo = load_spec("demo").plan("cpu").training
+    for training in (searched.training, fixed.training):
+        assert (training.n_updates, training.batch_size, training.rungs, training.keep, training.ladder[-1]) == (
+            demo.n_updates,
+            demo.batch_size,
+            demo.rungs,
+            demo.keep,
+            50,
+        )
+
+
 def test_settings_reach_every_depth_and_values_keep_their_kind() -> None:
     spec = parse_spec(
         TEXT, ["models.lstm.space.forget_bias=2", "training.lengths=[15, 30]", "device=cpu"], name="other"
