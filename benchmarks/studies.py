@@ -167,5 +167,6 @@ def _spec(cell: str, n_trials: int, n_updates: int, *, n_hidden: int = 50, lengt
             "learning_rate": {"low": 3e-4, "high": 0.3, "log": True},
             "optimiser": {"choices": ["sgd", "nesterov", "rmsprop", "adam"]},
             "dropout": "none",
+            "omega_weight": 0.0,
         },
     }

@@ -13,7 +13,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from study.conductor import Conductor
 from study.execution.cluster import Cluster
-from study.execution.searcher import StackSearcher, StopAll
+from study.execution.searcher import Forget, StackSearcher, StopAll
 from study.execution.trainable import StackTrainable
 
 MAX_RESTARTS = 3
@@ -53,6 +53,7 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, n_stacks: int, hom
             name=folder,
             storage_path=str(cache),
             stop=StopAll(stop),
+            callbacks=[Forget()],
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             verbose=0,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor
@@ -48,6 +49,7 @@ class StackSearcher(Searcher):
             self._guarded(trial_id, result)
         if error and not self._stop.is_set():
             self._fail(trial_id)
+        self._stacks.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the search storage is the one source of truth, and Tune's own files are a cache."""
@@ -77,6 +79,14 @@ class StackSearcher(Searcher):
     def _give_up(self, error: Exception) -> None:
         self.error = error
         self._stop.set()
+
+
+class Forget(Callback):
+    """Lets go of the last report of a stack that has ended: Tune keeps its trials, and writes them, to the end."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """The report has been passed on."""
+        trial.last_result.pop(REPORT, None)
 
 
 class StopAll(Stopper):

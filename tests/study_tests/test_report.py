@@ -233,7 +233,8 @@ ladder: [10, 20]
 training: {lengths: 10, n_updates: 1000}
 search: {sampler: grid, n_trials: 4}
 models: {tanh: {cell: elman_tanh}}
-space: {init: sparse, init_scale: 1, optimiser: sgd, learning_rate: {choices: [0.1, 0.01]}, dropout: none}
+space: {init: sparse, init_scale: 1, optimiser: sgd, learning_rate: {choices: [0.1, 0.01]}, dropout: none,
+        omega_weight: 0}
 """
 
 

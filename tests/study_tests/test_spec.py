@@ -278,6 +278,7 @@ space:
   learning_rate: 0.1
   momentum: {choices: [0.5, 0.9]}
   dropout: none
+  omega_weight: 0.0
 """
 
 
