@@ -63,7 +63,7 @@ def owned(
         storage = open_storage(settings.storage_uri)
         searches = {model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models}
         sink = sink_of(settings, spec.name)
-        sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec))
+        sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec.resolved()))
         conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
         watched = Watched(
             plan=plan,

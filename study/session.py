@@ -66,7 +66,7 @@ class Session:
         # What may be refused comes first, so that a refusal leaves no storage behind.
         header = None if self.settings.missing_file else self._catalogue().find(spec.name)
         if header is not None:
-            if parse_spec(header.specification) != spec:
+            if parse_spec(header.specification).resolved() != spec.resolved():
                 raise UserError(
                     f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
                     "(--name gives this one its own)"
@@ -88,7 +88,7 @@ class Session:
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
             catalogue = self._catalogue(create=True)
             if header is None:
-                catalogue.create(spec.name, specification=dump_spec(spec), device=cluster.device)
+                catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device)
             plan = spec.plan(cluster.device)
             n_stacks = len(plan.models) * plan.search.n_trials
             with owned(self.settings, catalogue, spec, plan) as (conductor, watched, stop), watch(watched):

@@ -155,6 +155,13 @@ class Spec(Section):
         lengths = self.training.lengths
         return (lengths, lengths) if isinstance(lengths, int) else (lengths[0], lengths[1])
 
+    def resolved(self) -> Spec:
+        """The same study with every model's whole space written out: a study keeps it where defaults change."""
+        raw = self.model_dump(mode="json") | {"space": {}}
+        for name, model in raw["models"].items():
+            model["space"] = {key: _written(domain) for key, domain in self._space(name).items()}
+        return Spec.model_validate(raw)
+
     def _space(self, name: str) -> dict[str, Domain]:
         """The whole space of a model: its own domains, then the study's, then the defaults."""
         model = self.models[name]
@@ -243,3 +250,11 @@ def _domain(spec: DomainSpec) -> Domain:
     if isinstance(spec, ChoicesSpec):
         return Choices(values=tuple(spec.choices))
     return spec
+
+
+def _written(domain: Domain) -> dict[str, Any] | Parameter:
+    if isinstance(domain, Interval):
+        return {"low": domain.low, "high": domain.high, "log": domain.log}
+    if isinstance(domain, Choices):
+        return {"choices": list(domain.values)}
+    return domain

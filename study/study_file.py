@@ -75,7 +75,7 @@ def presets() -> dict[str, str]:
 
 def dump_spec(spec: Spec) -> str:
     """Text that ``parse_spec`` reads back to an equal spec."""
-    return dump_yaml(spec.model_dump(mode="json", exclude_defaults=True))
+    return dump_yaml(spec.model_dump(mode="json", exclude_none=True))
 
 
 def dump_yaml(value: object) -> str:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from models import CELLS
-from study import cli, extension
+from study import cli_query, extension
 from study.errors import UserError
 from study.extension import extend_registries
 from study_tests.service_book import catalogue, longlag
@@ -66,8 +66,8 @@ def test_what_comes_from_outside_is_listed_with_its_source(
     installed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(installed)
-    cli.tasks()
-    cli.models()
+    cli_query.tasks()
+    cli_query.models()
     listed = capfd.readouterr().out
     assert re.search(r"first_bit +2 +docs/extending.md", listed), listed
     assert re.search(r"independent +no +Li et al. 2018, IndRNN", listed), listed

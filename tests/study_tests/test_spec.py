@@ -310,3 +310,14 @@ def test_a_grid_is_refused_in_a_sentence(setting: str, sentence: str) -> None:
 def test_an_interval_that_applies_nowhere_does_not_disturb_a_grid() -> None:
     spec = parse_spec(GRID, ["space.optimiser=sgd", "space.momentum={low: 0.5, high: 0.9}"])
     assert len(grid_points("elman_tanh", spec.plan("cpu").model("tanh").space)) == 1
+
+
+def test_a_resolved_study_is_the_same_whatever_the_defaults_have_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = parse_spec(TEXT)
+    kept = dump_spec(spec.resolved())
+    assert parse_spec(kept).plan("cpu") == spec.plan("cpu")
+    assert parse_spec(kept).resolved() == spec.resolved() == parse_spec(kept)
+    changed = replace(HYPERPARAMETERS["input_scale"], default=0.125)
+    monkeypatch.setitem(HYPERPARAMETERS, "input_scale", changed)
+    assert spec.plan("cpu").model("lstm").space["input_scale"] == 0.125
+    assert parse_spec(kept).plan("cpu").model("lstm").space["input_scale"] == 1.0
