@@ -156,11 +156,11 @@ def train(stack: Stack) -> list[Run]:
     ]
 
 
-def train_on(stack: Stack, n_updates: int) -> tuple[list[Probe], int]:
-    """Error flow of networks that do not stop when they have solved the task, and how many solve it at the end."""
+def train_on(stack: Stack, n_updates: int) -> list[tuple[Probe, bool]]:
+    """Error flow at the end of networks that do not stop when they solve the task, and whether they then do."""
     stack.train(n_updates)
     evaluated = stack.evaluate("final", stack.plan.training.n_final, range(len(stack.members)))
-    return stack.probe(), sum(rungs[-1].solved for rungs in evaluated)
+    return [(one, rungs[-1].solved) for one, rungs in zip(stack.probe(), evaluated, strict=True)]
 
 
 def chosen_rate(kind: str, case: Case) -> float:

@@ -7,13 +7,16 @@ from statistics import fmean, median, stdev
 
 from benchmarks.table import Section
 from models.activation import ACTIVATIONS
-from reproductions.sharing import N_UPDATES, TASKS, Case, Run, plan, starts, train_on
+from reproductions.sharing import LEARNING_RATES, N_UPDATES, SEEDS, TASKS, Case, Run, plan, starts, train_on
 from study.outcome import wilson_interval
 from study.training.stack import Stack
 
 COMMAND = "python -m reproductions.shared_weights"
 
 SCALES, N_NETWORKS, START_LENGTH = (0.5, 1.0, 1.5, 2.0), 20, 50
+
+N_SWEPT = {"latch": 400, "temporal_order": 1000}
+"""Updates of the networks that do not stop, by task."""
 
 Found = Mapping[tuple[Case, str], Sequence[Run]]
 """Networks by case and kind."""
@@ -127,27 +130,41 @@ def _outcome_row(found: Found, task: str, kind: str) -> tuple[str, ...]:
     return task, kind, *(cell for some in rates for cell in (str(len(some)), spread(some) if some else "-"))
 
 
-def continued(found: Found) -> Section:
-    """Decay rates of tanh networks that are trained on when they have solved the task."""
-    cases = [case for case, kind in found if case.units == "tanh" and case.shorter and kind == "shared"]
+def swept() -> Section:
+    """Decay rates of tanh networks at every learning rate, trained on when they have solved the task."""
     return Section(
-        title="Trained on after success: tanh",
+        title="Every learning rate, and no stopping: tanh",
         command=COMMAND,
-        columns=("task", "T", "optimiser", "updates", "shared: rate", "solved", "untied: rate", "solved"),
-        rows=[_continued_row(found, case) for case in cases],
-        notes="The same networks, but none stops before the last update. Rates in nats per step, medians over "
-        "networks, in brackets the least and the largest; *solved*: how many solve the task at the end.",
+        columns=(
+            "task",
+            "T",
+            "updates",
+            "optimiser",
+            "learning rate",
+            "shared: rate",
+            "solved",
+            "untied: rate",
+            "solved",
+        ),
+        rows=[row for task in TASKS for optimiser in LEARNING_RATES for row in _swept_rows(task, optimiser)],
+        notes="Six networks at each learning rate, which all make the same number of updates. Decay rates in nats per "
+        "step, medians over networks, in brackets the least and the largest; *solved*: how many solve the task then.",
     )
 
 
-def _continued_row(found: Found, case: Case) -> tuple[str, ...]:
-    n_updates, cells = N_UPDATES[case.task][case.length], []
+def _swept_rows(task: str, optimiser: str) -> list[tuple[str, ...]]:
+    case = Case(task=task, units="tanh", length=min(N_UPDATES[task]), optimiser=optimiser)
+    learning_rates, n_updates = LEARNING_RATES[optimiser], N_SWEPT[task]
+    members = [(seed, rate) for rate in learning_rates for seed in SEEDS]
+    cells: dict[float, list[str]] = {rate: [] for rate in learning_rates}
     for kind in ("shared", "untied"):
-        members = [(run.seed, run.learning_rate) for run in found[case, kind]]
-        probes, n_solved = train_on(Stack(plan(kind, case, members, n_updates=n_updates)), n_updates)
-        rates = [probe.metrics["gradient/decay_rate"] for probe in probes]
-        cells += [spread(rates), f"{n_solved}/{len(members)}"]
-    return case.task, str(case.length), case.optimiser, str(n_updates), *cells
+        ended = train_on(Stack(plan(kind, case, members, n_updates=n_updates)), n_updates)
+        for rate, held in cells.items():
+            some = [end for end, (_, of) in zip(ended, members, strict=True) if of == rate]
+            n_solved = sum(solved for _, solved in some)
+            held += [spread([one.metrics["gradient/decay_rate"] for one, _ in some]), f"{n_solved}/{len(some)}"]
+    at = task, str(case.length), str(n_updates), optimiser
+    return [(*at, f"{rate:g}", *held) for rate, held in cells.items()]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from reproductions import sharing, sharing_tables
 from reproductions.flow_figure import flow_figure, relative
 from reproductions.shared_weights import HEAD, REPORT, figure_path
 from reproductions.sharing import Case, Run, chosen_rate, critical_scale, plan, split, train
-from reproductions.sharing_tables import continued, differences, initial, outcomes, spread, trained
+from reproductions.sharing_tables import differences, initial, outcomes, spread, swept, trained
 from study.outcome import Outcome, Rung, Status
 from study.training.probe import Probe
 from study.training.stack import Stack
@@ -123,14 +123,22 @@ def test_tables_hold_medians_ranges_and_pairs() -> None:
 
 
 def test_networks_that_are_trained_on_make_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sharing, sharing_tables):
-        monkeypatch.setattr(module, "N_UPDATES", {"latch": {12: 300}})
-    (row,) = continued(FOUND).rows
-    assert row[:4] == ("latch", "12", "sgd", "300")
-    expected = Stack(plan("shared", CASE, [(seed, 0.1) for seed in range(3)], n_updates=300))
+    for name, value in {
+        "TASKS": ("latch",),
+        "LEARNING_RATES": {"sgd": (0.1, 1e-9)},
+        "SEEDS": (0, 1),
+        "N_UPDATES": {"latch": {12: 800}},
+        "N_SWEPT": {"latch": 300},
+    }.items():
+        monkeypatch.setattr(sharing_tables, name, value)
+    quick, idle = swept().rows
+    assert quick[:5] == ("latch", "12", "300", "sgd", "0.1")
+    expected = Stack(plan("shared", CASE, [(0, 0.1), (1, 0.1)], n_updates=300))
     expected.train(300)
-    assert row[4] == spread([one.metrics["gradient/decay_rate"] for one in expected.probe()])
-    assert row[5] == row[7] == "3/3"
+    assert quick[5] == spread([one.metrics["gradient/decay_rate"] for one in expected.probe()])
+    assert quick[6] == quick[8] == "2/2"
+    assert idle[4] == "1e-09"
+    assert idle[6] == idle[8] == "0/2"
 
 
 def test_figure_has_a_panel_for_each_case_and_leaves_dead_networks_out() -> None:
