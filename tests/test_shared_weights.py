@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from models.activation import ACTIVATIONS
-from reproductions import sharing, sharing_tables
+from reproductions import shared_weights, sharing, sharing_tables
 from reproductions.flow_figure import flow_figure, relative
 from reproductions.shared_weights import HEAD, REPORT, figure_path
 from reproductions.sharing import Case, Run, chosen_rate, critical_scale, plan, split, train
@@ -155,6 +156,33 @@ def test_figure_has_a_panel_for_each_case_and_leaves_dead_networks_out() -> None
     ]
     assert list(first.lines[0].get_ydata()) == [1.0, 0.5]
     assert len(second.lines) == 2
+
+
+def test_command_writes_its_report_and_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {
+        "TASKS": ("latch",),
+        "ACTIVATIONS": {"tanh": ACTIVATIONS["tanh"]},
+        "LEARNING_RATES": {"sgd": (0.1,)},
+        "TRIAL_SEEDS": (100,),
+        "SEEDS": (0, 1),
+        "N_UPDATES": {"latch": {12: 400, 16: 400}},
+        "N_SWEPT": {"latch": 10},
+        "N_NETWORKS": 2,
+        "REPORT": tmp_path / "report.md",
+    }
+    for module in (sharing, sharing_tables, shared_weights):
+        for name, value in small.items():
+            monkeypatch.setattr(module, name, value, raising=False)
+    assert shared_weights.main() == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    assert text.startswith(HEAD)
+    # Split chains at the shorter length alone, and every network has a row.
+    kinds = [line.split(" | ")[2] for line in text.splitlines() if line.startswith("| tanh | sgd")]
+    assert kinds == ["shared", "untied", "split", "shared", "untied"]
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_report_and_figure_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
