@@ -58,7 +58,9 @@ class Bracket:
         return not self.stack.members
 
     def advance(self) -> Progress:
-        """Train to the next report, measure, and let go who has to leave."""
+        """Train to the next report, measure, and let go who has to leave; the first call also measures the start."""
+        called = time.perf_counter()
+        first = self._start() if self.stack.n_updates == 0 else {}
         started = time.perf_counter()
         n_updates = self._next_stop() - self.stack.n_updates
         n_members = len(self.stack.members)
@@ -71,21 +73,23 @@ class Bracket:
             for member, interval, one in zip(self.stack.members, intervals, probes, strict=True)
         }
         departures = self._depart(metrics, probes)
-        now, at = int(time.time() * 1000), self.stack.n_updates
+        at = self.stack.n_updates
         return Progress(
             n_updates=at,
             n_member_updates=n_updates * n_members,
             seconds={
                 "training": trained - started,
-                "error_flow": probed - trained,
+                "error_flow": started - called + probed - trained,
                 "evaluation": time.perf_counter() - probed,
             },
-            metrics={
-                number: [Metric(name=k, value=v, update=at, time_ms=now) for k, v in row.items() if not math.isnan(v)]
-                for number, row in metrics.items()
-            },
+            metrics={number: first.get(number, []) + _rows(row, at) for number, row in metrics.items()},
             departures=departures,
         )
+
+    def _start(self) -> dict[int, list[Metric]]:
+        """Gradient statistics at initialisation, by trial number."""
+        members, probes = self.stack.members, self.stack.probe()
+        return {member.number: _rows(one.metrics, 0) for member, one in zip(members, probes, strict=True)}
 
     def _next_stop(self) -> int:
         training, at = self.plan.training, self.stack.n_updates
@@ -181,3 +185,9 @@ class Bracket:
 
     def _solves_all(self, rungs: Sequence[Rung]) -> bool:
         return self.stack.yardstick.score(rungs).complete
+
+
+def _rows(values: Mapping[str, float], update: int) -> list[Metric]:
+    """Values by name as they are now, after so many updates; what is no number is left out."""
+    now = int(time.time() * 1000)
+    return [Metric(name=k, value=v, update=update, time_ms=now) for k, v in values.items() if not math.isnan(v)]

@@ -212,6 +212,19 @@ def test_metrics_are_finite_or_infinite_but_never_nan() -> None:
     while not bracket.done:
         for metrics in bracket.advance().metrics.values():
             assert all(metric.value == metric.value for metric in metrics)
-            names = [metric.name for metric in metrics]
+            names = [metric.name for metric in metrics if metric.update > 0]
             assert len(names) == len(set(names))
             assert {"loss", "gradient/norm", "gradient/horizon", "lyapunov/max", "update_ratio/recurrent"} <= set(names)
+
+
+def test_the_first_report_also_has_the_error_flow_at_initialisation() -> None:
+    expected = [one.metrics for one in Stack(plan()).probe()]
+    bracket = Bracket(plan())
+    first = bracket.advance().metrics
+    for member, metrics in zip(plan().members, expected, strict=True):
+        rows = [metric for metric in first[member.number] if metric.update == 0]
+        assert {metric.name: metric.value for metric in rows} == metrics
+        # MLflow wants a metric's values in the order of their updates.
+        assert first[member.number][: len(rows)] == rows
+    while not bracket.done:
+        assert all(metric.update > 0 for rows in bracket.advance().metrics.values() for metric in rows)
