@@ -19,7 +19,7 @@ from study.conductor import ModelProgress
 from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
-from study.report import Answer, Json, Rate, answers, find_rung, rates
+from study.report import Answer, Json, Rate, answers, failure_text, find_rung, rates
 from study.running import Watched
 from study.search.catalogue import Header
 
@@ -98,10 +98,13 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
     table.add_column("\nmodel")
     for heading in (*_measured(by_loss), "decay\n/step", "half-life\nsteps", "\ntrial"):
         table.add_column(heading, justify="right", no_wrap=True)
-    details = []
+    details, failed = [], []
     for answer in found:
         if answer.record is None:
-            table.add_row(answer.model, "-", "-", "no trial has ended", *("---" + "--" * by_loss))
+            said = "all trials failed" if answer.failed else "no trial has ended"
+            table.add_row(answer.model, "-", "-", said, *("---" + "--" * by_loss))
+            if answer.failed:
+                failed.append(Text(f"{answer.model}: {failure_text(answer.failed)}", style="red"))
             continue
         table.add_row(
             answer.model,
@@ -112,7 +115,7 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
             str(answer.record.key.number),
         )
         details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
-    return Group(table, Text("best configurations"), *map(Text, details))
+    return Group(table, *failed, *_titled("best configurations", details))
 
 
 def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
@@ -156,7 +159,7 @@ def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
         table.add_row(label, str(row["status"]), str(length), *shown)
         if isinstance(parameters := row["parameters"], dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
-    return Group(table, Text("configurations"), *map(Text, details))
+    return Group(table, *_titled("configurations", details))
 
 
 def rung_line(rung: Rung) -> str:
@@ -233,6 +236,11 @@ def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _titled(title: str, lines: Sequence[str]) -> list[Text]:
+    """Lines below their title; where there are none, no title either."""
+    return [Text(line) for line in (title, *lines)] if lines else []
 
 
 def _measured(by_loss: bool) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from study.grid import grid_points
 from study.outcome import Loss, Outcome, Rung, wilson_interval
 from study.plan import Choices, Parameter, StudyPlan
-from study.query import best, best_by_model
+from study.query import best, best_by_model, only_failures
 from study.record import TrialRecord
 
 _FIXED = (
@@ -30,6 +30,7 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 class Answer:
     """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
 
+    ``failed`` are its trials where all that have ended failed.
     ``rung`` is the longest solved one, or the first unsolved one where none is, or the full context of a data set, as
     the confirming sequences have it: those on which the trial became the best would flatter it;
     ``decay_rate`` is in nats per step, ``half_life`` in steps.
@@ -37,6 +38,7 @@ class Answer:
 
     model: str
     record: TrialRecord | None
+    failed: Sequence[TrialRecord]
     dependency_length: int
     rung: Rung | None
     decay_rate: float
@@ -53,6 +55,7 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
             Answer(
                 model=model,
                 record=record,
+                failed=only_failures(records, model=model),
                 dependency_length=0 if outcome is None else outcome.dependency_length,
                 rung=None if outcome is None else outcome.confirmed,
                 decay_rate=metrics.get("gradient/decay_rate", math.nan),
@@ -60,6 +63,15 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
             )
         )
     return found
+
+
+def failure_text(failed: Sequence[TrialRecord]) -> str:
+    """That all of these trials failed, why the first of them did, and where the rest of that is told."""
+    key, outcome = failed[0].key, failed[0].outcome
+    lines = outcome.reason.split("\n") if outcome else []
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), "no reason is known")
+    trials = "the only trial" if len(failed) == 1 else f"all {len(failed)} trials"
+    return f"{trials} failed: {reason} (`longlag show {key.study} {key.model}/{key.number}` tells more)"
 
 
 @dataclass(frozen=True, kw_only=True)
