@@ -131,13 +131,13 @@ def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for rate in found:
-        n_solved, (low, high), lengths, updates = len(rate.updates), rate.interval, rate.lengths, rate.updates
+        n_solved, lengths, updates = len(rate.updates), rate.lengths, rate.updates
         table.add_row(
             rate.model,
             parameters_text(rate.chosen),
             f"{median(lengths):g} ({lengths[0]} to {lengths[-1]})",
-            f"{n_solved} of {rate.n_trials}",
-            f"{100 * n_solved / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})",
+            f"{n_solved} of {rate.n_trials}" + (f", {rate.n_pruned} pruned" if rate.n_pruned else ""),
+            _success_text(rate),
             f"{median(updates):,.0f} ({updates[0]:,} to {updates[-1]:,})" if updates else "-",
         )
     return table
@@ -236,6 +236,14 @@ def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _success_text(rate: Rate) -> str:
+    """A success rate with its interval, in percent."""
+    if rate.interval is None:
+        return "-"
+    low, high = rate.interval
+    return f"{100 * len(rate.updates) / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[Text]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.grid import grid_points
-from study.outcome import Loss, Outcome, Rung, wilson_interval
+from study.outcome import Loss, Outcome, Rung, Status, wilson_interval
 from study.plan import Choices, Parameter, StudyPlan
 from study.query import best, best_by_model, only_failures
 from study.record import TrialRecord
@@ -79,13 +79,15 @@ class Rate:
     """What the replicates of a grid's point have learned.
 
     ``chosen`` is what tells the point from the others of its model; ``lengths`` are the dependency lengths of all
-    replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first.
+    replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first;
+    ``n_pruned`` replicates were ended before their budget, unsolved.
     """
 
     model: str
     chosen: Mapping[str, Parameter]
     lengths: tuple[int, ...]
     updates: tuple[int, ...]
+    n_pruned: int
 
     @property
     def n_trials(self) -> int:
@@ -93,9 +95,9 @@ class Rate:
         return len(self.lengths)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the success rate."""
-        return wilson_interval(len(self.updates), self.n_trials)
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson 95 % interval of the success rate; None where replicates were pruned, which might have succeeded."""
+        return None if self.n_pruned else wilson_interval(len(self.updates), self.n_trials)
 
 
 def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
@@ -111,7 +113,16 @@ def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
             lengths = sorted(outcome.dependency_length for outcome in outcomes)
             updates = sorted(outcome.n_updates for outcome in outcomes if _solves_all(plan, outcome))
             if outcomes:
-                found.append(Rate(model=model.name, chosen=chosen, lengths=tuple(lengths), updates=tuple(updates)))
+                rate = Rate(
+                    model=model.name,
+                    chosen=chosen,
+                    lengths=tuple(lengths),
+                    updates=tuple(updates),
+                    n_pruned=sum(
+                        outcome.status is Status.PRUNED and not _solves_all(plan, outcome) for outcome in outcomes
+                    ),
+                )
+                found.append(rate)
     return found
 
 

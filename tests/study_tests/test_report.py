@@ -276,6 +276,28 @@ def test_rates_count_the_replicates_of_every_point_that_solve_the_whole_ladder()
     assert "tanh learning_rate=0.01 8 (8 to 8) 0 of 1 0 (0 to 79) -" in lines
 
 
+def test_rates_give_no_rate_where_replicates_were_pruned() -> None:
+    plan = parse_spec(GRID).plan("cpu")
+    cut = replicate(1, 0.1, 600, solved=False)
+    assert cut.outcome is not None
+    records = [
+        replicate(0, 0.1, 700, solved=True, length=16),
+        replace(cut, outcome=replace(cut.outcome, status=Status.PRUNED)),
+        replicate(2, 0.1, 1000, solved=False),
+        replicate(3, 0.01, 1000, solved=False),
+    ]
+    fast, slow = rates(plan, records)
+    assert (fast.n_trials, fast.n_pruned, fast.interval) == (3, 1, None)
+    assert (slow.n_trials, slow.n_pruned) == (1, 0)
+    assert slow.interval is not None
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(answer(plan, records))
+    lines = [" ".join(line.split()) for line in captured.get().splitlines()]
+    assert "tanh learning_rate=0.1 8 (8 to 16) 1 of 3, 1 pruned - 700 (700 to 700)" in lines
+    assert "tanh learning_rate=0.01 8 (8 to 8) 0 of 1 0 (0 to 79) -" in lines
+
+
 def test_rates_leave_out_what_is_no_replicate_and_what_has_measured_nothing() -> None:
     plan = parse_spec(GRID).plan("cpu")
     broken = replace(replicate(1, 0.1, 5, solved=False), outcome=failed_outcome("Traceback: boom"))
