@@ -109,7 +109,7 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
         table.add_row(
             answer.model,
             str(answer.dependency_length),
-            *_rung_texts(answer.rung, solved=answer.dependency_length > 0, by_loss=by_loss),
+            *_rung_texts(answer.rung, by_loss=by_loss),
             rate_text(answer.decay_rate),
             life_text(answer.half_life),
             str(answer.record.key.number),
@@ -155,8 +155,7 @@ def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
     details = []
     for row, rung in zip(rows, rungs, strict=True):
         label, length = f"{row['study']} {row['model']}/{row['number']}", row.get("dependency_length", "-")
-        shown = _rung_texts(rung, solved=length != 0, by_loss=by_loss)
-        table.add_row(label, str(row["status"]), str(length), *shown)
+        table.add_row(label, str(row["status"]), str(length), *_rung_texts(rung, by_loss=by_loss))
         if isinstance(parameters := row["parameters"], dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
     return Group(table, *_titled("configurations", details))
@@ -257,11 +256,11 @@ def _measured(by_loss: bool) -> list[str]:
     return ["length\nsteps", "\nT", *loss, "error at T in %\n(95 % interval)"]
 
 
-def _rung_texts(rung: Rung | None, *, solved: bool, by_loss: bool) -> list[str]:
+def _rung_texts(rung: Rung | None, *, by_loss: bool) -> list[str]:
     """What stands below the headings of a rung."""
     if rung is None:
         return ["-"] * (4 if by_loss else 2)
-    place = f"{rung.length}{'' if solved or rung.loss else ' unsolved'}"
+    place = f"{rung.length}{'' if rung.solved or rung.loss else ' unsolved'}"
     loss = loss_texts(rung.loss) if rung.loss else ("-", "-")
     return [place, *(loss if by_loss else ()), error_text(rung)]
 

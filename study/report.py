@@ -151,10 +151,8 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "bound": outcome.bound_verdict,
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
-        "error": None
-        if rung is None
-        else _error(rung, solved=outcome.dependency_length > 0) | {"confirmed": outcome.confirmed is not None},
-        "ladder": [_error(one, solved=one.solved) for one in outcome.rungs],
+        "error": None if rung is None else _error(rung) | {"confirmed": outcome.confirmed is not None},
+        "ladder": [_error(one) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,
     }
@@ -201,10 +199,10 @@ def _solves_all(plan: StudyPlan, outcome: Outcome) -> bool:
     return any(rung.length == plan.training.ladder[-1] and rung.solved for rung in outcome.rungs)
 
 
-def _error(rung: Rung, *, solved: bool) -> dict[str, Json]:
+def _error(rung: Rung) -> dict[str, Json]:
     """A rung as data; one of a data set is not solved or unsolved, but has a loss."""
     low, high = rung.interval
-    verdict: dict[str, Json] = {"solved": solved} if rung.loss is None else {"loss": _loss(rung.loss)}
+    verdict: dict[str, Json] = {"solved": rung.solved} if rung.loss is None else {"loss": _loss(rung.loss)}
     return verdict | {
         "length": rung.length,
         "lag": rung.lag,

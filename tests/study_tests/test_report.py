@@ -129,6 +129,24 @@ def test_a_row_says_whether_the_error_is_a_confirmed_one() -> None:
     assert (error["length"], error["n_failed"], error["confirmed"]) == (10, outcome.rungs[0].n_failed, False)
 
 
+def test_an_error_that_was_not_confirmed_below_1_percent_is_called_unsolved() -> None:
+    outcome = RECORDS[0].outcome
+    assert outcome is not None
+    assert outcome.confirmed is not None
+    unlucky = replace(RECORDS[0], outcome=replace(outcome, confirmed=replace(outcome.confirmed, n_failed=12)))
+    described = row(unlucky, "temporal_order", "elman_tanh")
+    error, ladder = described["error"], described["ladder"]
+    assert isinstance(error, dict)
+    assert isinstance(ladder, list)
+    assert (error["error"], error["solved"]) == (0.012, False)
+    assert [one["solved"] for one in ladder if isinstance(one, dict)] == [True, False]
+    plan, console = load_spec("demo").plan("cpu"), Console(width=120)
+    with console.capture() as captured:
+        console.print(answer_table(plan, answers(plan, [unlucky])))
+        console.print(rows_table([described]))
+    assert " ".join(captured.get().split()).count("8 10 unsolved 1.20 (") == 2
+
+
 def test_flat_joins_names_and_leaves_the_ladder_out() -> None:
     columns = flat(row(RECORDS[0], "temporal_order", "elman_tanh"))
     assert columns["parameters.learning_rate"] == 0.1
