@@ -134,9 +134,10 @@ def _fail(sentence: str, code: int) -> None:
 def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
     from models.kernels.available import described
-    from study.console import answer, watching
+    from study.console import watching
     from study.query import only_failures
     from study.search.catalogue import StudyState
+    from study.tables import answer
 
     here, name = session(), spec.name
     where = described(spec.device) if address is None else f"cluster at {address}"

@@ -80,13 +80,15 @@ class Rate:
 
     ``chosen`` is what tells the point from the others of its model; ``lengths`` are the dependency lengths of all
     replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first;
-    ``n_pruned`` replicates were ended before their budget, unsolved.
+    ``n_pruned`` replicates were ended before their budget, unsolved. On a data set, where nothing is solved, ``losses``
+    are those at full context in nats, on the part that trials are compared by, the least first.
     """
 
     model: str
     chosen: Mapping[str, Parameter]
     lengths: tuple[int, ...]
     updates: tuple[int, ...]
+    losses: tuple[float, ...]
     n_pruned: int
 
     @property
@@ -101,28 +103,17 @@ class Rate:
 
 
 def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
-    """What replicates learned at the points of a study's grids, as far as they ended; none where nothing is solved."""
+    """What replicates learned at the points of a study's grids, as far as they ended."""
     if plan.search.sampler != "grid":
         return []
     found = []
     for model in plan.models:
-        own = [record for record in best(records, model=model.name) if record.outcome and not record.outcome.by_loss]
+        own = best(records, model=model.name)
         for point in grid_points(model.cell, model.space):
             outcomes = [record.outcome for record in own if record.outcome and record.parameters == point]
             chosen = {name: value for name, value in point.items() if isinstance(model.space[name], Choices)}
-            lengths = sorted(outcome.dependency_length for outcome in outcomes)
-            updates = sorted(outcome.n_updates for outcome in outcomes if _solves_all(plan, outcome))
             if outcomes:
-                rate = Rate(
-                    model=model.name,
-                    chosen=chosen,
-                    lengths=tuple(lengths),
-                    updates=tuple(updates),
-                    n_pruned=sum(
-                        outcome.status is Status.PRUNED and not _solves_all(plan, outcome) for outcome in outcomes
-                    ),
-                )
-                found.append(rate)
+                found.append(_rate(plan, model.name, chosen, outcomes))
     return found
 
 
@@ -192,6 +183,20 @@ def find_rung(described: Mapping[str, Json]) -> Rung | None:
     loss = error.get("loss")
     known = {name: float(loss[name]) for name in ("mean", "standard_error")} if isinstance(loss, dict) else None  # type: ignore[arg-type]
     return Rung(**counts, loss=known and Loss(**known))  # type: ignore[arg-type]
+
+
+def _rate(plan: StudyPlan, model: str, chosen: Mapping[str, Parameter], outcomes: Sequence[Outcome]) -> Rate:
+    losses = [outcome.rungs[-1].loss for outcome in outcomes if outcome.by_loss]
+    solved = [outcome for outcome in outcomes if not losses and _solves_all(plan, outcome)]
+    pruned = [outcome for outcome in outcomes if outcome.status is Status.PRUNED and outcome not in solved]
+    return Rate(
+        model=model,
+        chosen=chosen,
+        lengths=tuple(sorted(outcome.dependency_length for outcome in outcomes)),
+        updates=tuple(sorted(outcome.n_updates for outcome in solved)),
+        losses=tuple(sorted(loss.mean for loss in losses if loss is not None)),
+        n_pruned=len(pruned),
+    )
 
 
 def _solves_all(plan: StudyPlan, outcome: Outcome) -> bool:

@@ -110,9 +110,11 @@ class Session:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 
         Raises:
-            UserError: no trial of the study has measured anything.
+            UserError: the study is still searched, or no trial of it has measured anything.
         """
-        _, plan, records = self.study(name)
+        header, plan, records = self.study(name)
+        if header.state not in {StudyState.DONE, StudyState.STOPPED}:
+            raise UserError(f"only a study that is done or stopped can be replicated, but {name!r} is {header.state}")
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:

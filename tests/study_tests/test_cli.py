@@ -199,7 +199,15 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     code, printed, _ = longlag("status", "demo")
     assert code == 0
     assert "0 of 96 trials" in printed
-    assert "no trial has ended" in printed
+    assert "no trial ended" in printed
+
+
+def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
+    catalogue.acquire("demo")
+    assert_refused(longlag("replicate", "demo"), "only a study that is done or stopped", "'demo' is running")
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     assert code == 0
     # MLflow tells that it creates its tables.
     assert "MLflow lacks" not in complaint
-    assert "no trial has ended" in printed
+    assert "no trial ended" in printed
     assert "best configurations" not in printed
     client = connect(embedded_uri(home))
     experiment = client.get_experiment_by_name("demo")
@@ -261,7 +269,7 @@ def test_a_study_of_which_all_trials_failed_says_why_and_ends_with_exit_code_1(l
     code, printed, _ = longlag("resume", "demo")
     assert code == 1
     assert sentence in printed
-    assert "no trial has ended" not in printed
+    assert "no trial ended" not in printed
     assert "best configurations" not in printed
     code, printed, _ = longlag("status", "demo")
     assert code == 0

@@ -8,9 +8,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from study.console import answer, answer_table, rows_table, rung_line
+from study.console import rung_line
 from study.errors import UserError
 from study.grid import grid_points
 from study.outcome import Loss, Outcome, Rung, Status, TrialKey, failed_outcome
@@ -18,6 +18,7 @@ from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
 from study.report import answers, csv_text, find_rung, flat, rates, row
 from study.study_file import load_spec, parse_spec
+from study.tables import answer, answer_table, rows_table
 
 MODELS = ["tanh_elman", "lstm"]
 
@@ -237,7 +238,7 @@ def test_answers_stand_in_the_order_of_the_study_and_say_where_there_is_none() -
         console.print(answer_table(plan, found))
         console.print(rows_table([row(one, "temporal_order", "lstm") for one in RECORDS]))
     shown = captured.get()
-    assert "no trial has ended" in shown
+    assert "no trial ended" in shown
     assert "0.20 (0.05 to 0.73)" in shown
     assert "10 unsolved" in shown
     assert "no decay" in shown
@@ -322,5 +323,57 @@ def test_rates_leave_out_what_is_no_replicate_and_what_has_measured_nothing() ->
     open_trial = replace(replicate(2, 0.1, 5, solved=True), outcome=None, status=Status.RUNNING)
     assert [one.n_trials for one in rates(plan, [replicate(0, 0.1, 5, solved=True), broken, open_trial])] == [1]
     assert rates(load_spec("demo").plan("cpu"), RECORDS) == []
-    losses = replace(replicate(0, 0.1, 5, solved=True), outcome=on_data(0, 1.0).outcome)
-    assert rates(plan, [losses]) == []
+
+
+def lines_of(shown: RenderableType, width: int) -> list[str]:
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get().splitlines()
+
+
+def test_replicates_on_data_are_answered_by_the_spread_of_their_losses_before_the_best_of_them() -> None:
+    plan = parse_spec(GRID.replace("{choices: [0.1, 0.01]}", "0.1")).plan("cpu")
+    records = [
+        replace(replicate(number, 0.1, 5, solved=True), outcome=on_data(number, loss).outcome)
+        for number, loss in enumerate((1.5, 0.5, 0.75))
+    ]
+    (found,) = rates(plan, records)
+    assert (found.losses, found.updates) == ((0.5, 0.75, 1.5), ())
+    lines = [" ".join(line.split()) for line in lines_of(answer(plan, records), 120)]
+    spread = lines.index("tanh 0.750 (0.500 to 1.500) 8 (8 to 8) 3")
+    best = next(k for k, line in enumerate(lines) if line.startswith("tanh 8 8 0.500"))
+    assert spread < best
+    assert not [line for line in lines if "point" in line]
+
+
+def test_a_row_that_is_not_confirmed_is_marked_and_the_mark_explained() -> None:
+    outcome = RECORDS[0].outcome
+    assert outcome is not None
+    other = replace(RECORDS[0], outcome=replace(outcome, confirmed=None))
+    sure, unsure = (row(one, "temporal_order", "elman_tanh") for one in (RECORDS[0], other))
+    lines = lines_of(rows_table([sure, unsure]), 120)
+    marked = [line for line in lines if "*" in line]
+    assert [line.split()[1] for line in marked] == ["tanh_elman/0", "not"]
+    assert marked[0].rstrip().endswith("(0.00 to 0.38)*")
+    assert "*" not in "".join(lines_of(rows_table([sure]), 120))
+
+
+def test_tables_of_data_sets_keep_names_numbers_and_titles_at_80_columns() -> None:
+    plan = load_spec("demo").plan("cpu")
+    data = replace(on_data(3, math.log(2)), key=TrialKey(study="demo", model="rectifier_elman", number=3))
+    best, trials = answer_table(plan, answers(plan, [data])), rows_table([row(data, "text", "lstm")])
+    for shown, title, name in (
+        (best, "How long a context is used? temporal_order, best of 24 trials per model", ["rectifier_elman"]),
+        (trials, "trials", ["demo", "rectifier_elman/3"]),
+    ):
+        lines = lines_of(shown, 80)
+        assert lines[0].rstrip() == title
+        assert max(map(len, lines)) <= 80
+        assert "…" not in "".join(lines)
+        at = next(k for k, line in enumerate(lines) if " 30.00 " in line)
+        assert lines[at].split()[0] == name[0]
+        assert "0.693" in lines[at]
+        assert lines[at + 1].split()[: len(name) - 1] == name[1:]
+        assert "(0.674 to 0.713)" in lines[at + 1]
+        assert "(21.89 to 39.58)" in lines[at + 1]
