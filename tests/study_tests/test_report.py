@@ -364,7 +364,7 @@ def test_tables_of_data_sets_keep_names_numbers_and_titles_at_80_columns() -> No
     data = replace(on_data(3, math.log(2)), key=TrialKey(study="demo", model="rectifier_elman", number=3))
     best, trials = answer_table(plan, answers(plan, [data])), rows_table([row(data, "text", "lstm")])
     for shown, title, name in (
-        (best, "How long a context is used? temporal_order, best of 24 trials per model", ["rectifier_elman"]),
+        (best, "How long a context is used? temporal_order, best in 24 trials per model", ["rectifier_elman"]),
         (trials, "trials", ["demo", "rectifier_elman/3"]),
     ):
         lines = lines_of(shown, 80)
