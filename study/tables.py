@@ -61,20 +61,20 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
         details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
     question = "How long a context is used?" if by_loss else "How long a dependency was learned?"
     title = f"{question} {plan.task.name}, best in {plan.search.n_trials} trials per model"
-    headings = ("\nmodel", *_measured(by_loss), "decay\n/step", HALF_LIFE, "\ntrial")
+    headings = ("model", *_measured(by_loss), "decay\n/step", HALF_LIFE, "trial")
     return Group(_fitted(title, headings, rows, n_names=1), *failed, *_titled("best configurations", details))
 
 
 def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
     """What each point of a grid learns from seed to seed: its loss, or how often it solves the whole ladder."""
-    names = ("\nmodel", "\npoint") if _several(found) else ("\nmodel",)
+    names = ("model", "point") if _several(found) else ("model",)
     if any(rate.losses for rate in found):
         title = f"How low a loss is reached, from seed to seed? {plan.task.name}, full context"
-        headings = ["valid loss in nats:\nmedian (least to most)", "steps: median\n(least to most)", "\nseeds"]
+        headings = ["valid loss in nats:\nmedian (least to most)", "steps: median\n(least to most)", "seeds"]
         cells = [_loss_cells(rate) for rate in found]
     else:
         title = f"How often is the whole ladder up to T = {plan.training.ladder[-1]} solved, from seed to seed?"
-        headings = ["steps: median\n(least to most)", "\nsolved", "rate in %\n(95 % interval)"]
+        headings = ["steps: median\n(least to most)", "solved", "rate in %\n(95 % interval)"]
         headings += ["updates: median\n(least to most)"]
         cells = [_success_cells(rate) for rate in found]
     rows = [
@@ -97,12 +97,12 @@ def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
         cells.append([label, str(row["status"]), str(length), *shown, error + mark])
         if isinstance(parameters := row["parameters"], dict):
             details.append(f"  {label}: {parameters_text(parameters)}")
-    table = _fitted("trials", ("\ntrial", "\nstatus", *_measured(by_loss)), cells, n_names=1)
+    table = _fitted("trials", ("trial", "status", *_measured(by_loss)), cells, n_names=1)
     legend = [Text(UNCONFIRMED)] if any(open_errors) else []
     return Group(table, *legend, *_titled("configurations", details))
 
 
-BITS, HALF_LIFE = "\nin bits", "half-life\nsteps"
+BITS, HALF_LIFE = "in bits", "half-life\nsteps"
 """Headings of what other columns imply, and a narrow terminal does without."""
 
 UNCONFIRMED = "* not confirmed: measured on what trials were compared by"
@@ -112,14 +112,21 @@ UNCONFIRMED = "* not confirmed: measured on what trials were compared by"
 def _fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, n_names: int) -> _Fitted:
     """A table, and the same for a narrow terminal: intervals below their numbers, names folded, little left out."""
     kept = [k for k, heading in enumerate(headings) if heading not in {BITS, HALF_LIFE}]
-    folded = [[row[k] if k < n_names else row[k].replace(" (", "\n(") for k in kept] for row in rows]
-    wide = _filled(headings, rows, n_names)
-    return _Fitted(title, wide, _filled([headings[k] for k in kept], folded, n_names))
+    narrow = [[row[k] if k < n_names else _folded(row[k], " (", ", ") for k in kept] for row in rows]
+    narrow_headings = [_folded(headings[k], ": ", " to ") for k in kept]
+    return _Fitted(title, _filled(headings, rows, n_names), _filled(narrow_headings, narrow, n_names))
+
+
+def _folded(text: str, *places: str) -> str:
+    """The text with a new line in place of the blank of each of these."""
+    for place in places:
+        text = text.replace(place, place.replace(" ", "\n", 1))
+    return text
 
 
 def _filled(headings: Sequence[str], rows: Sequence[Sequence[str]], n_names: int) -> Table:
-    table = plain_table()
-    for k, heading in enumerate(headings):
+    table, height = plain_table(), max(heading.count("\n") for heading in headings)
+    for k, heading in enumerate("\n" * (height - heading.count("\n")) + heading for heading in headings):
         if k < n_names:
             longest = max((len(row[k]) for row in rows), default=0)
             table.add_column(heading, overflow="fold", min_width=min(NAME_WIDTH, longest))
@@ -138,7 +145,7 @@ def _several(found: Sequence[Rate]) -> bool:
 def _measured(by_loss: bool) -> list[str]:
     """Headings of what a trial has learned, and of its rung."""
     loss = ["loss at T in nats\n(95 % interval)", BITS] if by_loss else []
-    return ["length\nsteps", "\nT", *loss, "error at T in %\n(95 % interval)"]
+    return ["length\nsteps", "T", *loss, "error at T in %\n(95 % interval)"]
 
 
 def _rung_texts(rung: Rung | None, *, by_loss: bool) -> list[str]:

@@ -18,7 +18,7 @@ from study.query import best, best_by_model, find_trial
 from study.record import TrialRecord
 from study.report import answers, csv_text, find_rung, flat, rates, row
 from study.study_file import load_spec, parse_spec
-from study.tables import answer, answer_table, rows_table
+from study.tables import answer, answer_table, rates_table, rows_table
 
 MODELS = ["tanh_elman", "lstm"]
 
@@ -377,3 +377,16 @@ def test_tables_of_data_sets_keep_names_numbers_and_titles_at_80_columns() -> No
         assert lines[at + 1].split()[: len(name) - 1] == name[1:]
         assert "(0.674 to 0.713)" in lines[at + 1]
         assert "(21.89 to 39.58)" in lines[at + 1]
+
+
+def test_rates_keep_names_and_numbers_at_80_columns() -> None:
+    plan = parse_spec(GRID).plan("cpu")
+    cut = replicate(1, 0.1, 600, solved=False)
+    assert cut.outcome is not None
+    pruned = replace(cut, outcome=replace(cut.outcome, status=Status.PRUNED))
+    records = [replicate(0, 0.1, 700, solved=True), pruned, replicate(2, 0.01, 700, solved=True)]
+    lines = lines_of(rates_table(plan, rates(plan, records)), 80)
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert ["tanh", "learning_rate=0.1", "8", "1", "of", "2,", "-", "700"] in [line.split() for line in lines]
+    assert ["(8", "to", "8)", "1", "pruned", "(700", "to", "700)"] in [line.split() for line in lines]
