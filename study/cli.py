@@ -34,6 +34,9 @@ app.add_typer(queries)
 INTERRUPTED = 130
 """Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 
+FAILED = 1
+"""Exit code of a run in which all trials of a model failed."""
+
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Stacks trained at a time; default: all cores or GPUs.")]
 Address = Annotated[str | None, typer.Option(help="host:port of a running Ray cluster; default: start one here.")]
@@ -131,8 +134,10 @@ def _fail(sentence: str, code: int) -> None:
 def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
     from models.kernels.available import described
-    from study.console import answer, watching
+    from study.console import watching
+    from study.query import only_failures
     from study.search.catalogue import StudyState
+    from study.tables import answer
 
     here, name = session(), spec.name
     where = described(spec.device) if address is None else f"cluster at {address}"
@@ -148,6 +153,8 @@ def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     out.print(f"best trials: longlag best {name}")
     embedded = here.settings.tracking_uri is None
     out.print("curves, figures, weights: " + ("longlag ui" if embedded else here.tracking_uri), soft_wrap=True)
+    if any(only_failures(records, model=model.name) for model in plan.models):
+        raise typer.Exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def list_studies() -> None:
 @queries.command()
 def status(study: str) -> None:
     """How far a study is, and what its models have learned so far."""
-    from study.console import answer
+    from study.tables import answer
 
     header, plan, records = session().study(study)
     total = len(plan.models) * plan.search.n_trials
@@ -148,7 +148,7 @@ def list_presets() -> None:
 def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = False) -> None:
     """Rows to standard output; a single one stands alone instead of in a list."""
     if format is Format.TABLE:
-        from study.console import rows_table
+        from study.tables import rows_table
 
         out.print(rows_table(rows))
     elif format is Format.CSV:

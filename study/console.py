@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: the live table, answers, lists. Plain lines where there is no terminal."""
+"""What a person sees in a terminal: the live table, lists, numbers as words. Plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -19,7 +18,7 @@ from study.conductor import ModelProgress
 from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
-from study.report import Answer, Json, Rate, answers, find_rung, rates
+from study.report import Json
 from study.running import Watched
 from study.search.catalogue import Header
 
@@ -53,7 +52,7 @@ def watching(console: Console, watched: Watched) -> Iterator[None]:
 def live_table(watched: Watched) -> RenderableType:
     """Per model: trials done, pruned, diverged; best dependency length; updates per second; below, the time left."""
     elapsed = time.monotonic() - watched.started_s
-    table = _table(f"study {watched.plan.name}")
+    table = plain_table(f"study {watched.plan.name}")
     table.add_column("model")
     for heading in ("trials", "training", "pruned", "diverged", "failed", "best length", "updates/s"):
         table.add_column(heading, justify="right")
@@ -80,83 +79,6 @@ def progress_line(watched: Watched) -> str:
     models = ", ".join(f"{name} {_brief(model)}" for name, model in watched.progress.items())
     trouble = _trouble(watched)
     return f"{duration(elapsed)}: {models}; {_left(watched, elapsed)}" + (f"; {trouble}" if trouble else "")
-
-
-def answer(plan: StudyPlan, records: Sequence[TrialRecord]) -> RenderableType:
-    """What a study has found: the best trial of each model, and how often each point of a grid succeeds."""
-    parts: list[RenderableType] = [answer_table(plan, answers(plan, records))]
-    if found := rates(plan, records):
-        parts += [Text(), rates_table(plan, found)]
-    return Group(*parts)
-
-
-def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
-    """The answer of a study: per model what its best trial learned, how surely, and how its gradient decays."""
-    by_loss = any(answer.rung is not None and answer.rung.loss is not None for answer in found)
-    question = "How long a context is used?" if by_loss else "How long a dependency was learned?"
-    table = _table(f"{question} {plan.task.name}, {plan.search.n_trials} trials per model")
-    table.add_column("\nmodel")
-    for heading in (*_measured(by_loss), "decay\n/step", "half-life\nsteps", "\ntrial"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    details = []
-    for answer in found:
-        if answer.record is None:
-            table.add_row(answer.model, "-", "-", "no trial has ended", *("---" + "--" * by_loss))
-            continue
-        table.add_row(
-            answer.model,
-            str(answer.dependency_length),
-            *_rung_texts(answer.rung, solved=answer.dependency_length > 0, by_loss=by_loss),
-            rate_text(answer.decay_rate),
-            life_text(answer.half_life),
-            str(answer.record.key.number),
-        )
-        details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
-    return Group(table, Text("best configurations"), *map(Text, details))
-
-
-def rates_table(plan: StudyPlan, found: Sequence[Rate]) -> RenderableType:
-    """How long a dependency each point of a grid learns from seed to seed, and how often it solves the whole ladder."""
-    table = _table(f"How often is that learned, and the whole ladder up to T = {plan.training.ladder[-1]} solved?")
-    for heading in ("\nmodel", "\npoint"):
-        table.add_column(heading, overflow="fold")
-    for heading in (
-        "steps: median\n(least to most)",
-        "\nsolved",
-        "rate in %\n(95 % interval)",
-        "updates: median\n(least to most)",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for rate in found:
-        n_solved, (low, high), lengths, updates = len(rate.updates), rate.interval, rate.lengths, rate.updates
-        table.add_row(
-            rate.model,
-            parameters_text(rate.chosen),
-            f"{median(lengths):g} ({lengths[0]} to {lengths[-1]})",
-            f"{n_solved} of {rate.n_trials}",
-            f"{100 * n_solved / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})",
-            f"{median(updates):,.0f} ({updates[0]:,} to {updates[-1]:,})" if updates else "-",
-        )
-    return table
-
-
-def rows_table(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
-    """Trials as ``study.report.row`` describes them, what fits a screen, with their configurations below."""
-    table = _table("trials")
-    for heading in ("\ntrial", "\nstatus"):
-        table.add_column(heading)
-    rungs = [find_rung(row) for row in rows]
-    by_loss = any(rung is not None and rung.loss is not None for rung in rungs)
-    for heading in _measured(by_loss):
-        table.add_column(heading, justify="right", no_wrap=True)
-    details = []
-    for row, rung in zip(rows, rungs, strict=True):
-        label, length = f"{row['study']} {row['model']}/{row['number']}", row.get("dependency_length", "-")
-        shown = _rung_texts(rung, solved=length != 0, by_loss=by_loss)
-        table.add_row(label, str(row["status"]), str(length), *shown)
-        if isinstance(parameters := row["parameters"], dict):
-            details.append(f"  {label}: {parameters_text(parameters)}")
-    return Group(table, Text("configurations"), *map(Text, details))
 
 
 def rung_line(rung: Rung) -> str:
@@ -223,7 +145,7 @@ def studies_table(found: Sequence[tuple[Header, StudyPlan, Sequence[TrialRecord]
 
 def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A plain table; headings that end in a blank are set to the right."""
-    table = _table(title)
+    table = plain_table(title)
     for heading in headings:
         table.add_column(heading.strip(), justify="right" if heading.endswith(" ") else "left", overflow="fold")
     for row in rows:
@@ -231,23 +153,9 @@ def listing(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) 
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _measured(by_loss: bool) -> list[str]:
-    """Headings of what a trial has learned, and of its rung."""
-    loss = ["loss at T in nats\n(95 % interval)", "\nin bits"] if by_loss else []
-    return ["length\nsteps", "\nT", *loss, "error at T in %\n(95 % interval)"]
-
-
-def _rung_texts(rung: Rung | None, *, solved: bool, by_loss: bool) -> list[str]:
-    """What stands below the headings of a rung."""
-    if rung is None:
-        return ["-"] * (4 if by_loss else 2)
-    place = f"{rung.length}{'' if solved or rung.loss else ' unsolved'}"
-    loss = loss_texts(rung.loss) if rung.loss else ("-", "-")
-    return [place, *(loss if by_loss else ()), error_text(rung)]
+def plain_table(title: str = "") -> Table:
+    """A table in the look that all share."""
+    return Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _brief(model: ModelProgress) -> str:

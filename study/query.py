@@ -37,6 +37,14 @@ def best_by_model(records: Sequence[TrialRecord], models: Sequence[str]) -> dict
     return {model: next(iter(best(records, model=model, top=1)), None) for model in models}
 
 
+def only_failures(records: Iterable[TrialRecord], *, model: str | None = None) -> list[TrialRecord]:
+    """The trials that have ended, if an error ended all of them; else none. ``model`` is as in ``best``."""
+    ended = [
+        record for record in records if record.outcome is not None and (model is None or record.key.model == model)
+    ]
+    return [] if best(ended) else ended
+
+
 def find_trial(records: Sequence[TrialRecord], models: Sequence[str], text: str) -> TrialRecord:
     """The trial that ``MODEL/NUMBER`` names, or ``NUMBER`` where the study has one model.
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.grid import grid_points
-from study.outcome import Loss, Outcome, Rung, wilson_interval
+from study.outcome import Loss, Outcome, Rung, Status, wilson_interval
 from study.plan import Choices, Parameter, StudyPlan
-from study.query import best, best_by_model
+from study.query import best, best_by_model, only_failures
 from study.record import TrialRecord
 
 _FIXED = (
@@ -30,6 +30,7 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 class Answer:
     """What the best trial of one model learned; ``record`` is None where no trial of it has measured anything.
 
+    ``failed`` are its trials where all that have ended failed.
     ``rung`` is the longest solved one, or the first unsolved one where none is, or the full context of a data set, as
     the confirming sequences have it: those on which the trial became the best would flatter it;
     ``decay_rate`` is in nats per step, ``half_life`` in steps.
@@ -37,6 +38,7 @@ class Answer:
 
     model: str
     record: TrialRecord | None
+    failed: Sequence[TrialRecord]
     dependency_length: int
     rung: Rung | None
     decay_rate: float
@@ -53,6 +55,7 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
             Answer(
                 model=model,
                 record=record,
+                failed=only_failures(records, model=model),
                 dependency_length=0 if outcome is None else outcome.dependency_length,
                 rung=None if outcome is None else outcome.confirmed,
                 decay_rate=metrics.get("gradient/decay_rate", math.nan),
@@ -62,18 +65,31 @@ def answers(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Answer]:
     return found
 
 
+def failure_text(failed: Sequence[TrialRecord]) -> str:
+    """That all of these trials failed, why the first of them did, and where the rest of that is told."""
+    key, outcome = failed[0].key, failed[0].outcome
+    lines = outcome.reason.split("\n") if outcome else []
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), "no reason is known")
+    trials = "the only trial" if len(failed) == 1 else f"all {len(failed)} trials"
+    return f"{trials} failed: {reason} (`longlag show {key.study} {key.model}/{key.number}` tells more)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """What the replicates of a grid's point have learned.
 
     ``chosen`` is what tells the point from the others of its model; ``lengths`` are the dependency lengths of all
-    replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first.
+    replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first;
+    ``n_pruned`` replicates were ended before their budget, unsolved. On a data set, where nothing is solved, ``losses``
+    are those at full context in nats, on the part that trials are compared by, the least first.
     """
 
     model: str
     chosen: Mapping[str, Parameter]
     lengths: tuple[int, ...]
     updates: tuple[int, ...]
+    losses: tuple[float, ...]
+    n_pruned: int
 
     @property
     def n_trials(self) -> int:
@@ -81,25 +97,23 @@ class Rate:
         return len(self.lengths)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson 95 % interval of the success rate."""
-        return wilson_interval(len(self.updates), self.n_trials)
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson 95 % interval of the success rate; None where replicates were pruned, which might have succeeded."""
+        return None if self.n_pruned else wilson_interval(len(self.updates), self.n_trials)
 
 
 def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
-    """What replicates learned at the points of a study's grids, as far as they ended; none where nothing is solved."""
+    """What replicates learned at the points of a study's grids, as far as they ended."""
     if plan.search.sampler != "grid":
         return []
     found = []
     for model in plan.models:
-        own = [record for record in best(records, model=model.name) if record.outcome and not record.outcome.by_loss]
+        own = best(records, model=model.name)
         for point in grid_points(model.cell, model.space):
             outcomes = [record.outcome for record in own if record.outcome and record.parameters == point]
             chosen = {name: value for name, value in point.items() if isinstance(model.space[name], Choices)}
-            lengths = sorted(outcome.dependency_length for outcome in outcomes)
-            updates = sorted(outcome.n_updates for outcome in outcomes if _solves_all(plan, outcome))
             if outcomes:
-                found.append(Rate(model=model.name, chosen=chosen, lengths=tuple(lengths), updates=tuple(updates)))
+                found.append(_rate(plan, model.name, chosen, outcomes))
     return found
 
 
@@ -128,10 +142,8 @@ def row(record: TrialRecord, task: str, cell: str) -> dict[str, Json]:
         "bound": outcome.bound_verdict,
         "diverged": outcome.diverged,
         "n_updates": outcome.n_updates,
-        "error": None
-        if rung is None
-        else _error(rung, solved=outcome.dependency_length > 0) | {"confirmed": outcome.confirmed is not None},
-        "ladder": [_error(one, solved=one.solved) for one in outcome.rungs],
+        "error": None if rung is None else _error(rung) | {"confirmed": outcome.confirmed is not None},
+        "ladder": [_error(one) for one in outcome.rungs],
         "metrics": {name: _plain(value) for name, value in outcome.metrics.items()},
         "reason": outcome.reason,
     }
@@ -173,15 +185,29 @@ def find_rung(described: Mapping[str, Json]) -> Rung | None:
     return Rung(**counts, loss=known and Loss(**known))  # type: ignore[arg-type]
 
 
+def _rate(plan: StudyPlan, model: str, chosen: Mapping[str, Parameter], outcomes: Sequence[Outcome]) -> Rate:
+    losses = [outcome.rungs[-1].loss for outcome in outcomes if outcome.by_loss]
+    solved = [outcome for outcome in outcomes if not losses and _solves_all(plan, outcome)]
+    pruned = [outcome for outcome in outcomes if outcome.status is Status.PRUNED and outcome not in solved]
+    return Rate(
+        model=model,
+        chosen=chosen,
+        lengths=tuple(sorted(outcome.dependency_length for outcome in outcomes)),
+        updates=tuple(sorted(outcome.n_updates for outcome in solved)),
+        losses=tuple(sorted(loss.mean for loss in losses if loss is not None)),
+        n_pruned=len(pruned),
+    )
+
+
 def _solves_all(plan: StudyPlan, outcome: Outcome) -> bool:
     """Whether a trial has climbed the ladder to its end; it stops at the first rung that it does not solve."""
     return any(rung.length == plan.training.ladder[-1] and rung.solved for rung in outcome.rungs)
 
 
-def _error(rung: Rung, *, solved: bool) -> dict[str, Json]:
+def _error(rung: Rung) -> dict[str, Json]:
     """A rung as data; one of a data set is not solved or unsolved, but has a loss."""
     low, high = rung.interval
-    verdict: dict[str, Json] = {"solved": solved} if rung.loss is None else {"loss": _loss(rung.loss)}
+    verdict: dict[str, Json] = {"solved": rung.solved} if rung.loss is None else {"loss": _loss(rung.loss)}
     return verdict | {
         "length": rung.length,
         "lag": rung.lag,

@@ -11,9 +11,9 @@ from study.errors import LonglagError, UserError, unknown_name
 from study.exported import evaluate, read_export, write_export
 from study.outcome import Rung
 from study.plan import StudyPlan
-from study.query import best, best_by_model, find_trial
+from study.query import best, best_by_model, find_trial, only_failures
 from study.record import TrialRecord
-from study.report import Json, row
+from study.report import Json, failure_text, row
 from study.running import FLUSH_S, Watched, owned, sink_of, spool_of, tracking_uri
 from study.search.catalogue import Catalogue, Header, StudyState
 from study.search.storage import open_storage
@@ -110,13 +110,17 @@ class Session:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 
         Raises:
-            UserError: no trial of the study has measured anything.
+            UserError: the study is still searched, or no trial of it has measured anything.
         """
-        _, plan, records = self.study(name)
+        header, plan, records = self.study(name)
+        if header.state not in {StudyState.DONE, StudyState.STOPPED}:
+            raise UserError(f"only a study that is done or stopped can be replicated, but {name!r} is {header.state}")
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:
-            raise UserError(f"only what a trial has found can be replicated, but none of {name!r} has ended")
+            failed = only_failures(records)
+            reason = failure_text(failed) if failed else f"none of {name!r} has ended"
+            raise UserError(f"only what a trial has found can be replicated, but {reason}")
         return self.spec(name).replicated(chosen, n_replicates, label)
 
     def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:
@@ -192,6 +196,8 @@ class Session:
         every = [record for _, _, records in chosen for record in records]
         found = best(every, model=model, min_length=min_length, top=top)
         if not found:
+            if failed := only_failures(every, model=model):
+                raise UserError(f"the best trials need one that has measured something, but {failure_text(failed)}")
             limits = {"study": name, "task": task, "model": model, "a length of at least": min_length}
             asked = ", ".join(f"{limit} {value}" for limit, value in limits.items() if value is not None)
             raise UserError(f"the best trials need one that has ended, but there is none{asked and f' with {asked}'}")

@@ -44,7 +44,7 @@ VENDORS = {
     "optuna": ("study/search/*",),
     "pydantic": ("study/spec.py", "study/section.py", "study/study_file.py"),
     "ray": ("study/execution/*",),
-    "rich": ("study/cli*.py", "study/console.py"),
+    "rich": ("study/cli*.py", "study/console.py", "study/tables.py"),
     "sklearn": ("tasks/digits.py",),
     "sqlalchemy": ("study/search/*",),
     "triton": ("models/kernels/gpu/*",),

@@ -90,6 +90,7 @@ def name_flow_axes(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(_power))
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
     axes.set_xlabel("k, steps before the answer")
     axes.set_ylabel("error signal g(k)")
 

@@ -14,7 +14,9 @@ import pytest
 from study import cli
 from study.errors import UserError
 from study.exported import write_export
+from study.outcome import failed_outcome
 from study.search.catalogue import Catalogue, StudyState
+from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.study_file import dump_spec, load_spec
 from study.tracking.server import connect, embedded_uri, runs_of
@@ -197,7 +199,15 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     code, printed, _ = longlag("status", "demo")
     assert code == 0
     assert "0 of 96 trials" in printed
-    assert "no trial has ended" in printed
+    assert "no trial ended" in printed
+
+
+def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
+    catalogue.acquire("demo")
+    assert_refused(longlag("replicate", "demo"), "only a study that is done or stopped", "'demo' is running")
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
@@ -231,11 +241,42 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     assert code == 0
     # MLflow tells that it creates its tables.
     assert "MLflow lacks" not in complaint
-    assert "best configurations" in printed
+    assert "no trial ended" in printed
+    assert "best configurations" not in printed
     client = connect(embedded_uri(home))
     experiment = client.get_experiment_by_name("demo")
     assert experiment is not None
     assert [run.info.status for run in runs_of(client, experiment.experiment_id)] == ["FINISHED"]
+
+
+def test_a_study_of_which_all_trials_failed_says_why_and_ends_with_exit_code_1(longlag: Call, tmp_path: Path) -> None:
+    settings = ["models={lstm: {cell: lstm}}", "search.n_trials=2", "search.sampler=random"]
+    spec, uri = load_spec("demo", settings), f"sqlite:///{tmp_path}/.longlag/search.db"
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(uri))
+    catalogue.create("demo", specification=dump_spec(spec), device="cpu")
+    owner, plan = catalogue.acquire("demo"), spec.plan("cpu")
+    search = ModelSearch(open_storage(uri), "demo", plan.seed, plan.search, plan.models[0])
+    for reason in (
+        "Traceback (most recent call last):\n  File\nValueError: the well is dry\n",
+        "RuntimeError: another",
+    ):
+        number = search.ask().key.number
+        search.save(number, failed_outcome(reason))
+        search.tell(number)
+    catalogue.release("demo", owner, StudyState.DONE)
+    sentence = "all 2 trials failed: ValueError: the well is dry (`longlag show demo lstm/0` tells more)"
+    code, printed, _ = longlag("resume", "demo")
+    assert code == 1
+    assert sentence in printed
+    assert "no trial ended" not in printed
+    assert "best configurations" not in printed
+    code, printed, _ = longlag("status", "demo")
+    assert code == 0
+    assert sentence in printed
+    assert_refused(longlag("best", "demo"), sentence)
+    assert_refused(longlag("best", "demo", "--model", "lstm"), sentence)
+    assert_refused(longlag("replicate", "demo"), sentence)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["launch", "--help"], ["--version"]])

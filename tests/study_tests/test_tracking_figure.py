@@ -62,6 +62,17 @@ def test_answer_figure_shows_best_and_all_trials_of_each_model() -> None:
     assert right.get_yscale() == "log"
 
 
+def test_answer_figure_counts_steps_back_in_whole_numbers() -> None:
+    # matplotlib's own choice for 18 steps is 0, 2.5, 5, ...
+    flow = tuple(math.exp(-0.1 * k) for k in range(1, 19))
+    best = replace(OUTCOME, error_flow=flow)
+    figure = answer_figure([ModelAnswer(model="tanh", lengths=(16,), best=best)], "demo")
+    _drawn(figure)
+    ticks = list(figure.axes[1].get_xticks())
+    assert len(ticks) >= 3
+    assert ticks == [round(tick) for tick in ticks]
+
+
 def test_answer_figure_of_a_data_set_shows_contexts() -> None:
     losses = tuple(replace(rung, loss=Loss(mean=1.0, standard_error=0.1)) for rung in OUTCOME.rungs)
     figure = answer_figure([ModelAnswer(model="lstm", lengths=(16,), best=replace(OUTCOME, rungs=losses))], "demo")
