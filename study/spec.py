@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from study.plan import (
     TaskPlan,
     TrainingPlan,
 )
+from study.record import TrialRecord
 from study.section import (
     ChoicesSpec,
     DomainSpec,
@@ -45,6 +47,9 @@ STACK_SIZE: dict[Device, int] = {"cpu": 8, "cuda": 256}
 MAX_CHAIN_WEIGHTS = 10_000_000
 """Recurrent weights of a network that has its own at every step; more, and a stack no longer fits a worker's memory."""
 
+MAX_NAME = 64
+"""Characters of a study's name."""
+
 Space = dict[str, DomainSpec]
 
 
@@ -60,7 +65,7 @@ class ModelSpec(Section):
 class Spec(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
@@ -218,10 +223,12 @@ class Spec(Section):
             device=device,
         )
 
-    def pinned(self, model: str, parameters: Mapping[str, Parameter], seed: int, name: str) -> Spec:
-        """A study of one trial: this model with these hyperparameters and this random stream."""
-        raw = self._fixed({model: parameters}, 1, name)
-        raw["models"][model]["seed"] = seed
+    def pinned(self, record: TrialRecord) -> Spec:
+        """A study of one trial: its model with its hyperparameters and its random stream, called STUDY-MODEL-NUMBER."""
+        model = record.key.model
+        name = short_name(f"{record.key.study}-{model}-{record.key.number}")
+        raw = self._fixed({model: record.parameters}, 1, name)
+        raw["models"][model]["seed"] = record.seed
         return Spec.model_validate(raw)
 
     def replicated(self, chosen: Mapping[str, Mapping[str, Parameter]], n_replicates: int, name: str) -> Spec:
@@ -242,6 +249,14 @@ class Spec(Section):
             for model, parameters in chosen.items()
         }
         return raw | {"name": name, "space": {}, "search": search, "models": models}
+
+
+def short_name(name: str) -> str:
+    """The name, or, where it is too long for a study, its start and a hash of all of it."""
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 1 - len(digest)]}-{digest}"
 
 
 def _domain(spec: DomainSpec) -> Domain:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,15 @@ def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = No
         _put(raw, setting)
     if name is not None:
         raw["name"] = name
-    try:
+    with in_a_sentence(source):
         return Spec.model_validate(raw)
+
+
+@contextmanager
+def in_a_sentence(source: str) -> Iterator[None]:
+    """Raise what is wrong with a spec as a UserError that begins with where the spec comes from."""
+    try:
+        yield
     except ValidationError as error:
         raise UserError(f"{source}: {_sentence(error)}") from None
 

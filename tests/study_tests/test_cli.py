@@ -14,8 +14,12 @@ import pytest
 from study import cli
 from study.errors import UserError
 from study.exported import write_export
+from study.outcome import Outcome, Status
 from study.search.catalogue import Catalogue, StudyState
+from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
+from study.session import Session
+from study.settings import read_settings
 from study.study_file import dump_spec, load_spec
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
@@ -198,6 +202,23 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert code == 0
     assert "0 of 96 trials" in printed
     assert "no trial has ended" in printed
+
+
+def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag: Call, tmp_path: Path) -> None:
+    home, spec = tmp_path / ".longlag", load_spec("demo", name="n" * 64)
+    home.mkdir()
+    storage = open_storage(f"sqlite:///{home}/search.db")
+    Catalogue(storage).create(spec.name, specification=dump_spec(spec), device="cpu")
+    plan = spec.plan("cpu")
+    search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
+    search.ask()
+    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
+    search.tell(0)
+    for name in ("a/b", "", "n" * 65):
+        assert_refused(longlag("replicate", spec.name, "--name", name), "name: string should match pattern", repr(name))
+    assert [path.name for path in home.iterdir()] == ["search.db"]
+    again = Session(read_settings(home)).replicated(spec.name, 2)
+    assert (len(again.name), list(again.models)) == (64, ["lstm"])
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:

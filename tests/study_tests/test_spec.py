@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from models import CELLS, FAST_CELLS
 from study.errors import UserError
 from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain
+from study.outcome import Status, TrialKey
 from study.plan import Choices, Hyperparameters, Interval, Parameter
+from study.record import TrialRecord
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
 from tasks import TASKS, Problem
@@ -227,6 +230,11 @@ def test_default_domains_are_valid_for_every_cell(cell: str) -> None:
             assert ("fast" in domain.values) == (cell in FAST_CELLS)
 
 
+def record_of(spec: Spec, model: str, parameters: Mapping[str, Parameter], number: int = 3) -> TrialRecord:
+    key = TrialKey(study=spec.name, model=model, number=number)
+    return TrialRecord(key=key, parameters=parameters, seed=42, status=Status.RUNNING, outcome=None, run_id=None)
+
+
 def test_a_pinned_trial_is_a_study_of_one_point() -> None:
     spec = parse_spec(TEXT)
     parameters = {
@@ -237,13 +245,24 @@ def test_a_pinned_trial_is_a_study_of_one_point() -> None:
         else domain
         for name, domain in spec.plan("cpu").model("lstm").space.items()
     } | {"learning_rate": 0.0123456789, "optimiser": "adam"}
-    pinned = spec.pinned("lstm", parameters, 42, "small-lstm-3")
+    pinned = spec.pinned(record_of(spec, "lstm", parameters))
+    assert pinned.name == "small-lstm-3"
     plan = parse_spec(dump_spec(pinned)).plan("cpu")
     assert [model.name for model in plan.models] == ["lstm"]
     assert plan.models[0].space == parameters
     assert plan.models[0].member_seed == 42
     assert (plan.search.n_trials, plan.search.stack_size) == (1, 1)
     assert plan.training == spec.plan("cpu").training
+
+
+@pytest.mark.parametrize("n_characters", [58, 59, 64])
+def test_a_pinned_trial_of_a_study_with_a_long_name_is_a_study_with_a_name_of_its_own(n_characters: int) -> None:
+    spec = parse_spec(TEXT, name="n" * n_characters)
+    names = [spec.pinned(record_of(spec, model, {}, number)).name for model in ("tanh", "lstm") for number in (3, 4)]
+    assert len(set(names)) == 4
+    assert names == [spec.pinned(record_of(spec, m, {}, n)).name for m in ("tanh", "lstm") for n in (3, 4)]
+    # "-lstm-3" has seven characters, and 57 and these are 64.
+    assert all(len(name) == 64 and name.startswith("n" * 55) for name in names)
 
 
 def test_replicates_are_a_grid_of_one_point_for_each_chosen_model_on_data_of_its_own() -> None:
