@@ -14,10 +14,18 @@ MAX_LENGTH = 100_000
 """Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
 
 Value = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-Length = Annotated[int, Field(ge=1, le=MAX_LENGTH, strict=True)]
-Width = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+
+def _whole(value: object) -> object:
+    """Counts may be written as 1e4, which is no integer to YAML."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+PositiveInt = Annotated[Count, Field(ge=1)]
+Length = Annotated[Count, Field(ge=1, le=MAX_LENGTH)]
+Width = Annotated[Count, Field(ge=1, le=10_000)]
+Seed = Annotated[Count, Field(ge=0, lt=2**63)]
 
 
 def _no_bool(value: object) -> object:
@@ -26,7 +34,7 @@ def _no_bool(value: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_no_bool)]
-"""Lax about words, because YAML reads 1e-3 as one; but ``true`` is no number."""
+"""``true`` is no number."""
 
 
 class Section(BaseModel):

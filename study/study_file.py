@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -88,7 +89,7 @@ def dump_spec(spec: Spec) -> str:
 
 def dump_yaml(value: object) -> str:
     """Plain data as YAML, in the order in which it stands."""
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -105,13 +106,24 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which quotes a word that ``_Loader`` would read as a number."""
+
+
+for _way in (_Loader, _Dumper):
+    # PyYAML follows YAML 1.1, to which 1e-3 is a word for want of a point.
+    _way.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
 def _put(raw: dict[str, Any], setting: str) -> None:
     """Set one dotted key to a YAML value, in place."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise UserError(f"--set must be key=value, but got {setting!r}")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {key} must be a YAML value, but got {text!r}") from None
     *parents, last = key.split(".")

@@ -90,6 +90,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a value as a section": (["n_hidden.x=1"], ["n_hidden must be a section"]),
     "bad name": (["name='a b'"], ["name", "'a b'"]),
     "a truth for a number": (["training.batch_size=true"], ["training.batch_size", "valid integer", "True"]),
+    "a broken count": (["training.batch_size=15e-1"], ["training.batch_size", "valid integer", "1.5"]),
     "a word for a count": (["training.n_updates='3'"], ["training.n_updates", "valid integer", "'3'"]),
     "a truth for a rate": (["space.learning_rate={low: 0.1, high: true}"], ["learning_rate.high", "number", "True"]),
     "seed below zero": (["seed=-1"], ["seed", "-1"]),

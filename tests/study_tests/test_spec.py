@@ -14,6 +14,7 @@ from study.hyperparameter import HYPERPARAMETERS, default_domain
 from study.outcome import Status, TrialKey
 from study.plan import Choices, Hyperparameters, Interval, Parameter
 from study.record import TrialRecord
+from study.section import ChoicesSpec
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
 from tasks import TASKS, Problem
@@ -66,6 +67,25 @@ def test_settings_reach_every_depth_and_values_keep_their_kind() -> None:
     assert spec.name == "other"
     assert spec.models["lstm"].space == {"forget_bias": 2}
     assert spec.training.lengths == [15, 30]
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1.e-3", ".1e-2", "0.001"])
+def test_numbers_with_an_exponent_need_no_point(number: str) -> None:
+    in_file = parse_spec(TEXT.replace("0.5", number)).models["tanh"].space["learning_rate"]
+    space = parse_spec(TEXT, [f"space.momentum={number}", f"space.learning_rate={{choices: [{number}, 1e-2]}}"]).space
+    assert in_file == space["momentum"] == 0.001
+    assert space["learning_rate"] == ChoicesSpec(choices=[0.001, 0.01])
+
+
+def test_counts_may_be_written_with_an_exponent() -> None:
+    spec = parse_spec(TEXT, ["training.n_updates=2e4", "ladder=[2e1, 1e3]", "training.lengths=1e1", "seed=1e0"])
+    assert spec == parse_spec(TEXT, ["training.n_updates=20000", "ladder=[20, 1000]", "training.lengths=10"])
+    assert isinstance(spec.training.n_updates, int)
+
+
+def test_a_name_that_looks_like_a_number_stays_a_word() -> None:
+    spec = parse_spec(TEXT, name="1e5")
     assert parse_spec(dump_spec(spec)) == spec
 
 
