@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -96,14 +96,14 @@ def dump_yaml(value: object) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a key given twice is an error, as YAML has it, where PyYAML takes the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here a mapping is as it was written; later, one with a merge key (<<) also has the keys that it overrides.
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+                raise yaml.composer.ComposerError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

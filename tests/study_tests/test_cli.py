@@ -121,6 +121,7 @@ def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, t
         ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
         ("", "must be a mapping"),
         ("name: x\nname: y", "the key 'name' stands there twice"),
+        ("task: &task {name: latch}\nx: {<<: *task, a: 1, 'a': 2}", "the key 'a' stands there twice"),
     ],
 )
 def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, text: str, saying: str) -> None:

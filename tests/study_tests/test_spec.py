@@ -84,6 +84,23 @@ def test_counts_may_be_written_with_an_exponent() -> None:
     assert isinstance(spec.training.n_updates, int)
 
 
+def test_merge_keys_take_over_what_stands_elsewhere_and_give_way_to_keys_beside_them() -> None:
+    merged = """
+models:
+  first: &first {cell: lstm, n_hidden: 10}
+  third: {<<: &second {<<: *first, n_hidden: 20}, seed: 3}
+  second: *second
+  fourth: {<<: [{seed: 5}, *first], cell: gru}
+"""
+    models = parse_spec(TEXT[: TEXT.index("models:")] + merged).models
+    assert {name: (model.cell, model.n_hidden, model.seed) for name, model in models.items()} == {
+        "first": ("lstm", 10, None),
+        "third": ("lstm", 20, 3),
+        "second": ("lstm", 20, None),
+        "fourth": ("gru", 10, 5),
+    }
+
+
 def test_a_name_that_looks_like_a_number_stays_a_word() -> None:
     spec = parse_spec(TEXT, name="1e5")
     assert parse_spec(dump_spec(spec)) == spec
