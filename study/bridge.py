@@ -21,7 +21,7 @@ class SinkTracker:
         self._sink, self._spec, self._plan = sink, spec, plan
 
     def open_trial(self, record: TrialRecord) -> None:
-        """Make out the trial's card, with the study file that repeats it."""
+        """Make out the trial's card, with the study file that trains it again, pruned or not."""
         self._sink.open_trial(
             TrialCard(
                 key=record.key,

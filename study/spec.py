@@ -13,6 +13,7 @@ from study.dimension import bounds_or_values
 from study.errors import must, unknown_name
 from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
+from study.outcome import Status
 from study.plan import (
     Choices,
     Device,
@@ -224,11 +225,19 @@ class Spec(Section):
         )
 
     def pinned(self, record: TrialRecord) -> Spec:
-        """A study of one trial: its model with its hyperparameters and its random stream, called STUDY-MODEL-NUMBER."""
+        """A study of one trial: its model with its hyperparameters and its random stream, called STUDY-MODEL-NUMBER.
+
+        It ends where the trial was pruned, if it is known to have been.
+        """
         model = record.key.model
         name = short_name(f"{record.key.study}-{model}-{record.key.number}")
         raw = self._fixed({model: record.parameters}, 1, name)
         raw["models"][model]["seed"] = record.seed
+        if record.outcome is not None and record.outcome.status is Status.PRUNED:
+            end = record.outcome.n_updates
+            raw["training"] = raw.get("training", {}) | {"n_updates": end}
+            # Measuring at a rung ends a trial that solves everything, so those before the end stay.
+            raw["halving"] |= {"rungs": [rung for rung in self.halving.rungs if rung < end]}
         return Spec.model_validate(raw)
 
     def replicated(self, chosen: Mapping[str, Mapping[str, Parameter]], n_replicates: int, name: str) -> Spec:
