@@ -267,6 +267,12 @@ def test_default_domains_are_valid_for_every_cell(cell: str) -> None:
             assert ("fast" in domain.values) == (cell in FAST_CELLS)
 
 
+def test_what_a_trial_leaves_out_is_what_a_search_would_have_fixed_it_at() -> None:
+    for name, hyperparameter in HYPERPARAMETERS.items():
+        if not isinstance(hyperparameter.default, Interval | Choices):
+            assert getattr(Hyperparameters(), name) == hyperparameter.default, name
+
+
 def record_of(spec: Spec, model: str, parameters: Mapping[str, Parameter], number: int = 3) -> TrialRecord:
     key = TrialKey(study=spec.name, model=model, number=number)
     return TrialRecord(key=key, parameters=parameters, seed=42, status=Status.RUNNING, outcome=None, run_id=None)
