@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -14,8 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from study.errors import UserError, unknown_name
 from study.extension import extend_registries
-from study.section import HalvingSpec, RangeSpec, SearchSpec, TrainingSpec
+from study.hyperparameter import HYPERPARAMETERS
+from study.section import ChoicesSpec, HalvingSpec, RangeSpec, SearchSpec, TaskSpec, TrainingSpec
 from study.spec import ModelSpec, Spec
+
+TOP = "the top level"
+
+SECTIONS: dict[str, type[BaseModel]] = {"training": TrainingSpec, "halving": HalvingSpec, "search": SearchSpec}
+"""What stands at the top level under one key, and has keys of its own that are all known."""
 
 
 def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | None = None) -> Spec:
@@ -137,28 +143,41 @@ def _put(raw: dict[str, Any], setting: str) -> None:
 def _sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as a sentence: key, rule, value."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).endswith(("Spec", "]")))
+    where = _dotted(first["loc"])
     if first["type"] == "extra_forbidden":
-        *parents, key = first["loc"]
-        section = _section(parents)
-        inside = ".".join(map(str, parents)) or "the top level"
-        return f"{unknown_name('key', str(key), list(section.model_fields))} (at {inside})"
+        *parents, last = first["loc"]
+        key, inside = str(last), _dotted(parents) or TOP
+        homes = [home for home, names in _homes().items() if key in names]
+        if homes:
+            return f"the key {key!r} belongs to {' or '.join(homes)}, but it stands at {inside}"
+        return f"{unknown_name('key', key, _section(parents).model_fields)} (at {inside})"
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
         return f"{where}: {message}" if where else message
     if first["type"] == "missing":
         return f"the key {where} must be given, but it is not"
+    if first["type"] in {"model_type", "dict_type"}:
+        key = next(iter(_section(first["loc"]).model_fields)) if first["type"] == "model_type" else "NAME"
+        return f"{where} must be a section, as in {{{key}: ...}}, but got {first['input']!r}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, but got {first['input']!r}"
 
 
-def _section(parents: Sequence[str | int]) -> type[BaseModel]:
-    sections: dict[str, type[BaseModel]] = {
-        "training": TrainingSpec,
-        "halving": HalvingSpec,
-        "search": SearchSpec,
-    }
-    if not parents:
+def _dotted(location: Sequence[str | int]) -> str:
+    """Pydantic's way to a value as the user writes it: without the kinds of value between which pydantic chose."""
+    return ".".join(str(part) for part in location if not str(part).endswith(("Spec", "]")))
+
+
+def _homes() -> dict[str, Collection[str]]:
+    """The keys that there are, by the section that they belong to."""
+    sections: dict[str, type[BaseModel]] = {TOP: Spec, "models.NAME": ModelSpec, **SECTIONS}
+    return {home: section.model_fields for home, section in sections.items()} | {"space": HYPERPARAMETERS}
+
+
+def _section(location: Sequence[str | int]) -> type[BaseModel]:
+    if not location:
         return Spec
-    if parents[0] == "models" and len(parents) == 2:
+    if location[0] == "models" and len(location) == 2:
         return ModelSpec
-    return sections.get(str(parents[0]), RangeSpec)
+    if location[-1] == "ChoicesSpec":
+        return ChoicesSpec
+    return TaskSpec if location[0] == "task" else SECTIONS.get(str(location[0]), RangeSpec)

@@ -358,7 +358,10 @@ def test_a_study_of_digits_is_accepted_and_planned() -> None:
         ("ladder=[8, 65]", "lengths of the ladder of task digits must be 64 or less, but got 65"),
         ("ladder=[8, 32]", "ladder must reach the shortest training length 64, but it ends at 32"),
         ("task.order=columns", "order must be one of rows, permuted, but got order='columns'"),
-        ("task={name: text}", "task text must get the parameters that it has, .* but got none"),
+        (
+            "task={name: text}",
+            "the parameters of task text are path, and those without a default must be given, but got none",
+        ),
         ("task={name: digit}", "unknown task 'digit'; did you mean 'digits'?"),
     ],
 )
