@@ -21,16 +21,14 @@ class SinkTracker:
         self._sink, self._spec, self._plan = sink, spec, plan
 
     def open_trial(self, record: TrialRecord) -> None:
-        """Make out the trial's card, with the study file that repeats it."""
-        label = f"{record.key.study}-{record.key.model}-{record.key.number}"
-        pinned = self._spec.pinned(record.key.model, record.parameters, record.seed, label)
+        """Make out the trial's card, with the study file that trains it again, pruned or not."""
         self._sink.open_trial(
             TrialCard(
                 key=record.key,
                 task=self._plan.task.name,
                 cell=self._plan.model(record.key.model).cell,
                 parameters=record.parameters,
-                configuration=dump_spec(pinned),
+                configuration=dump_spec(self._spec.pinned(record)),
             )
         )
 

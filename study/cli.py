@@ -93,7 +93,7 @@ def replicate(
     address: Address = None,
 ) -> None:
     """Train the best configuration of each model from other seeds: how often does it work?"""
-    _run(session().replicated(study, replicates, name or f"{study}-replicated"), workers, address)
+    _run(session().replicated(study, replicates, name), workers, address)
 
 
 @app.command()

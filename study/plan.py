@@ -62,7 +62,7 @@ class Hyperparameters:
     weight_decay: float = 0.0
     l1_states: float = 0.0
     omega_weight: float = 0.0
-    omega_form: str = "pascanu2013_eq9"
+    omega_form: str = "pascanu2013_code"
     clip_norm: float = 1.0
     clip_fallback: str = "none"
     bptt_steps: float = math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -13,11 +14,28 @@ from tasks import DATASETS, TASKS, Problem
 MAX_LENGTH = 100_000
 """Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
 
-Value = Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-Length = Annotated[int, Field(ge=1, le=MAX_LENGTH, strict=True)]
-Width = Annotated[int, Field(ge=1, le=10_000, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+def _single(value: object) -> object:
+    single = isinstance(value, int | float | str)
+    must(single, "a word or a number is needed, and several are written {choices: [...]}", f"got {value!r}")
+    return value
+
+
+Value = Annotated[
+    Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | float | str, BeforeValidator(_single)
+]
+
+
+def _whole(value: object) -> object:
+    """Counts may be written as 1e4, which is no integer to YAML."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
+PositiveInt = Annotated[Count, Field(ge=1)]
+Length = Annotated[Count, Field(ge=1, le=MAX_LENGTH)]
+Width = Annotated[Count, Field(ge=1, le=10_000)]
+Seed = Annotated[Count, Field(ge=0, lt=2**63)]
 
 
 def _no_bool(value: object) -> object:
@@ -26,7 +44,7 @@ def _no_bool(value: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_no_bool)]
-"""Lax about words, because YAML reads 1e-3 as one; but ``true`` is no number."""
+"""``true`` is no number."""
 
 
 class Section(BaseModel):
@@ -51,12 +69,15 @@ class TaskSpec(Section):
         problems: dict[str, type[Problem]] = {**TASKS, **DATASETS}
         if self.name not in problems:
             raise ValueError(unknown_name("task", self.name, problems))
+        problem = problems[self.name]
         try:
-            return problems[self.name](**self.parameters)
+            return problem(**self.parameters)
         except TypeError:
+            known = ", ".join(signature(problem).parameters) or "none"
+            given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()) or "none"
             raise ValueError(
-                f"task {self.name} must get the parameters that it has, and all that have no default, "
-                f"but got {', '.join(self.parameters) or 'none'}"
+                f"the parameters of task {self.name} are {known}, and those without a default must be given, "
+                f"but got {given}"
             ) from None
 
     def check_data(self) -> None:

@@ -18,8 +18,8 @@ from study.running import FLUSH_S, Watched, owned, sink_of, spool_of, tracking_u
 from study.search.catalogue import Catalogue, Header, StudyState
 from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
-from study.spec import Spec
-from study.study_file import dump_spec, parse_spec
+from study.spec import Spec, short_name
+from study.study_file import dump_spec, in_a_sentence, parse_spec
 from study.tracking.sink import check_tracking, download_weights, unsent
 from tasks import DATASETS, TASKS
 
@@ -106,11 +106,11 @@ class Session:
         """Take a study up again that was stopped or whose process died; see ``launch``."""
         return self.launch(self.spec(name), n_workers=n_workers, address=address, watch=watch)
 
-    def replicated(self, name: str, n_replicates: int, label: str) -> Spec:
+    def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 
         Raises:
-            UserError: the study is still searched, or no trial of it has measured anything.
+            UserError: the study is still searched, no trial of it has measured anything, or the label is no name for one.
         """
         header, plan, records = self.study(name)
         if header.state not in {StudyState.DONE, StudyState.STOPPED}:
@@ -121,7 +121,9 @@ class Session:
             failed = only_failures(records)
             reason = failure_text(failed) if failed else f"none of {name!r} has ended"
             raise UserError(f"only what a trial has found can be replicated, but {reason}")
-        return self.spec(name).replicated(chosen, n_replicates, label)
+        with in_a_sentence(name):
+            label = short_name(f"{name}-replicated") if label is None else label
+            return self.spec(name).replicated(chosen, n_replicates, label)
 
     def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:
         """Ask the process that runs a study to stop, and wait until it has; settle the study of a dead process.
@@ -221,9 +223,8 @@ class Session:
         record = find_trial(records, [model.name for model in plan.models], trial)
         if record.outcome is None or record.run_id is None:
             raise UserError(f"only a trial that has ended can be exported, but {record.key} is {record.status}")
-        run_id, label = record.run_id, f"{name}-{record.key.model}-{record.key.number}"
-        pinned = self.spec(name).pinned(record.key.model, record.parameters, record.seed, label)
-        folder = target or Path(label)
+        run_id, pinned = record.run_id, self.spec(name).pinned(record)
+        folder = target or Path(pinned.name)
         write_export(
             folder, pinned, _described(record, plan), lambda part: download_weights(self.tracking_uri, run_id, part)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from study.dimension import bounds_or_values
 from study.errors import must, unknown_name
 from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain, fit_domain, fixed_space, misfits
+from study.outcome import Status
 from study.plan import (
     Choices,
     Device,
@@ -24,6 +26,7 @@ from study.plan import (
     TaskPlan,
     TrainingPlan,
 )
+from study.record import TrialRecord
 from study.section import (
     ChoicesSpec,
     DomainSpec,
@@ -45,6 +48,9 @@ STACK_SIZE: dict[Device, int] = {"cpu": 8, "cuda": 256}
 MAX_CHAIN_WEIGHTS = 10_000_000
 """Recurrent weights of a network that has its own at every step; more, and a stack no longer fits a worker's memory."""
 
+MAX_NAME = 64
+"""Characters of a study's name."""
+
 Space = dict[str, DomainSpec]
 
 
@@ -60,7 +66,7 @@ class ModelSpec(Section):
 class Spec(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
@@ -218,10 +224,20 @@ class Spec(Section):
             device=device,
         )
 
-    def pinned(self, model: str, parameters: Mapping[str, Parameter], seed: int, name: str) -> Spec:
-        """A study of one trial: this model with these hyperparameters and this random stream."""
-        raw = self._fixed({model: parameters}, 1, name)
-        raw["models"][model]["seed"] = seed
+    def pinned(self, record: TrialRecord) -> Spec:
+        """A study of one trial: its model with its hyperparameters and its random stream, called STUDY-MODEL-NUMBER.
+
+        It ends where the trial was pruned, if it is known to have been.
+        """
+        model = record.key.model
+        name = short_name(f"{record.key.study}-{model}-{record.key.number}")
+        raw = self._fixed({model: record.parameters}, 1, name)
+        raw["models"][model]["seed"] = record.seed
+        if record.outcome is not None and record.outcome.status is Status.PRUNED:
+            end = record.outcome.n_updates
+            raw["training"] = raw.get("training", {}) | {"n_updates": end}
+            # Measuring at a rung ends a trial that solves everything, so those before the end stay.
+            raw["halving"] |= {"rungs": [rung for rung in self.halving.rungs if rung < end]}
         return Spec.model_validate(raw)
 
     def replicated(self, chosen: Mapping[str, Mapping[str, Parameter]], n_replicates: int, name: str) -> Spec:
@@ -242,6 +258,14 @@ class Spec(Section):
             for model, parameters in chosen.items()
         }
         return raw | {"name": name, "space": {}, "search": search, "models": models}
+
+
+def short_name(name: str) -> str:
+    """The name, or, where it is too long for a study, its start and a hash of all of it."""
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 1 - len(digest)]}-{digest}"
 
 
 def _domain(spec: DomainSpec) -> Domain:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from study.errors import UserError, unknown_name
 from study.extension import extend_registries
-from study.section import HalvingSpec, RangeSpec, SearchSpec, TrainingSpec
+from study.hyperparameter import HYPERPARAMETERS
+from study.section import ChoicesSpec, HalvingSpec, RangeSpec, SearchSpec, TaskSpec, TrainingSpec
 from study.spec import ModelSpec, Spec
+
+TOP = "the top level"
+
+SECTIONS: dict[str, type[BaseModel]] = {"training": TrainingSpec, "halving": HalvingSpec, "search": SearchSpec}
+"""What stands at the top level under one key, and has keys of its own that are all known."""
 
 
 def load_spec(path_or_preset: str, settings: Sequence[str] = (), *, name: str | None = None) -> Spec:
@@ -57,8 +65,15 @@ def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = No
         _put(raw, setting)
     if name is not None:
         raw["name"] = name
-    try:
+    with in_a_sentence(source):
         return Spec.model_validate(raw)
+
+
+@contextmanager
+def in_a_sentence(source: str) -> Iterator[None]:
+    """Raise what is wrong with a spec as a UserError that begins with where the spec comes from."""
+    try:
+        yield
     except ValidationError as error:
         raise UserError(f"{source}: {_sentence(error)}") from None
 
@@ -80,21 +95,32 @@ def dump_spec(spec: Spec) -> str:
 
 def dump_yaml(value: object) -> str:
     """Plain data as YAML, in the order in which it stands."""
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a key given twice is an error, as YAML has it, where PyYAML takes the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here a mapping is as it was written; later, one with a merge key (<<) also has the keys that it overrides.
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+                raise yaml.composer.ComposerError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which quotes a word that ``_Loader`` would read as a number."""
+
+
+for _way in (_Loader, _Dumper):
+    # PyYAML follows YAML 1.1, to which 1e-3 is a word for want of a point.
+    _way.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _put(raw: dict[str, Any], setting: str) -> None:
@@ -103,7 +129,7 @@ def _put(raw: dict[str, Any], setting: str) -> None:
     if not equals or not key:
         raise UserError(f"--set must be key=value, but got {setting!r}")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {key} must be a YAML value, but got {text!r}") from None
     *parents, last = key.split(".")
@@ -117,28 +143,41 @@ def _put(raw: dict[str, Any], setting: str) -> None:
 def _sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as a sentence: key, rule, value."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if not str(part).endswith(("Spec", "]")))
+    where = _dotted(first["loc"])
     if first["type"] == "extra_forbidden":
-        *parents, key = first["loc"]
-        section = _section(parents)
-        inside = ".".join(map(str, parents)) or "the top level"
-        return f"{unknown_name('key', str(key), list(section.model_fields))} (at {inside})"
+        *parents, last = first["loc"]
+        key, inside = str(last), _dotted(parents) or TOP
+        homes = [home for home, names in _homes().items() if key in names]
+        if homes:
+            return f"the key {key!r} belongs to {' or '.join(homes)}, but it stands at {inside}"
+        return f"{unknown_name('key', key, _section(parents).model_fields)} (at {inside})"
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
         return f"{where}: {message}" if where else message
     if first["type"] == "missing":
         return f"the key {where} must be given, but it is not"
+    if first["type"] in {"model_type", "dict_type"}:
+        key = next(iter(_section(first["loc"]).model_fields)) if first["type"] == "model_type" else "NAME"
+        return f"{where} must be a section, as in {{{key}: ...}}, but got {first['input']!r}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, but got {first['input']!r}"
 
 
-def _section(parents: Sequence[str | int]) -> type[BaseModel]:
-    sections: dict[str, type[BaseModel]] = {
-        "training": TrainingSpec,
-        "halving": HalvingSpec,
-        "search": SearchSpec,
-    }
-    if not parents:
+def _dotted(location: Sequence[str | int]) -> str:
+    """Pydantic's way to a value as the user writes it: without the kinds of value between which pydantic chose."""
+    return ".".join(str(part) for part in location if not str(part).endswith(("Spec", "]")))
+
+
+def _homes() -> dict[str, Collection[str]]:
+    """The keys that there are, by the section that they belong to."""
+    sections: dict[str, type[BaseModel]] = {TOP: Spec, "models.NAME": ModelSpec, **SECTIONS}
+    return {home: section.model_fields for home, section in sections.items()} | {"space": HYPERPARAMETERS}
+
+
+def _section(location: Sequence[str | int]) -> type[BaseModel]:
+    if not location:
         return Spec
-    if parents[0] == "models" and len(parents) == 2:
+    if location[0] == "models" and len(location) == 2:
         return ModelSpec
-    return sections.get(str(parents[0]), RangeSpec)
+    if location[-1] == "ChoicesSpec":
+        return ChoicesSpec
+    return TaskSpec if location[0] == "task" else SECTIONS.get(str(location[0]), RangeSpec)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from study.outcome import Outcome, Rung, Status
+from study.hyperparameter import applying
+from study.outcome import Outcome, Rung, Status, TrialKey
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.record import TrialRecord
+from study.study_file import dump_spec, parse_spec
 from study.training.bracket import Bracket, Departure
 from study.training.stack import Stack
 
@@ -74,6 +77,39 @@ def test_advance_halves_at_rungs_and_completes_the_rest() -> None:
         (Status.PRUNED, 10),
         (Status.PRUNED, 20),
     ]
+
+
+def test_a_pruned_trial_pinned_as_a_study_of_its_own_ends_as_it_did() -> None:
+    spec = parse_spec("""
+name: s
+task: {name: temporal_order}
+ladder: [6, 10]
+seed: 2
+training: {n_updates: 40, batch_size: 5, lengths: [6, 10], report_every: 15, evaluate_every: 40,
+           n_interim: 250, n_final: 1000}
+halving: {rungs: [10, 20]}
+models: {m: {cell: elman_tanh, n_hidden: 5, space: {init: orthogonal, optimiser: sgd, dropout: none, omega_weight: 0}}}
+""")
+    assert spec.plan("cpu").training == TRAINING
+    together = plan()
+    _, departed = play(Bracket(together))
+    pruned = [member for member in together.members if departed[member.number].outcome.status is Status.PRUNED]
+    assert {departed[member.number].outcome.n_updates for member in pruned} == {10, 20}
+    for member in pruned:
+        outcome = departed[member.number].outcome
+        key = TrialKey(study="s", model="m", number=member.number)
+        parameters = applying("elman_tanh", asdict(member.hyperparameters))
+        record = TrialRecord(
+            key=key, parameters=parameters, seed=member.seed, status=outcome.status, outcome=outcome, run_id=None
+        )
+        again = parse_spec(dump_spec(spec.pinned(record))).plan("cpu")
+        alone = replace(together, training=again.training, members=(member,))
+        _, repeated = play(Bracket(alone))
+        found = repeated[member.number].outcome
+        assert (found.n_updates, found.rungs) == (outcome.n_updates, outcome.rungs)
+        for name, weight in departed[member.number].weights.items():
+            # A stack of one may add in another order than one of five: float32 rounding over 20 updates.
+            torch.testing.assert_close(repeated[member.number].weights[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_advance_never_prunes_a_stack_of_one() -> None:

@@ -14,10 +14,12 @@ import pytest
 from study import cli
 from study.errors import UserError
 from study.exported import write_export
-from study.outcome import failed_outcome
+from study.outcome import Outcome, Status, failed_outcome
 from study.search.catalogue import Catalogue, StudyState
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
+from study.session import Session
+from study.settings import read_settings
 from study.study_file import dump_spec, load_spec
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
@@ -59,8 +61,11 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "unknown key": (["training.n_update=3"], ["unknown key 'n_update'", "did you mean 'n_updates'"]),
     "unknown section": (["traning.n_updates=3"], ["unknown key 'traning'", "did you mean 'training'"]),
     "unknown task": (["task.name=temporal_ordr"], ["unknown task", "did you mean 'temporal_order'"]),
-    "unknown task parameter": (["task.colour=red"], ["colour"]),
-    "task parameter of a wrong kind": (["task.name=latch", "task.signal_length=red"], ["signal_length"]),
+    "unknown task parameter": (
+        ["task.colour=red"],
+        ["parameters of task temporal_order are", "variant", "got colour='red'"],
+    ),
+    "task parameter of a wrong kind": (["task.name=latch", "task.signal_length=red"], ["signal_length='red'"]),
     "unknown cell": (["models.lstm.cell=lstn"], ["unknown cell", "did you mean 'lstm'"]),
     "unknown optimiser": (["space.optimiser=adan"], ["unknown value 'adan'", "did you mean 'adam'"]),
     "unknown initialiser": (["space.init.choices=[gausian]"], ["did you mean 'gaussian'"]),
@@ -71,6 +76,28 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "interval upside down": (["space.learning_rate={low: 1, high: 0.1}"], ["low < high must hold", "got 1 and 0.1"]),
     "log of zero": (["space.init_scale={low: 0, high: 1, log: true}"], ["low > 0 must hold with log"]),
     "half an interval": (["space.learning_rate={low: 0.1}"], ["learning_rate", "high"]),
+    "a list of choices": (
+        ["space.optimiser=[sgd, adam]"],
+        ["space.optimiser: ", "{choices: [...]}", "['sgd', 'adam']"],
+    ),
+    "a list among choices": (
+        ["space.init.choices=[[a]]"],
+        ["space.init.choices.0: a word or a number is", "got ['a']"],
+    ),
+    "nothing for a value": (["space.optimiser="], ["space.optimiser: a word or a number is needed", "got None"]),
+    "a bound beside choices": (
+        ["space.init={choices: [sparse], low: 2}"],
+        ["unknown key 'low'; there are choices (at space.init)"],
+    ),
+    "a task by its name": (["task=adding"], ["task must be a section, as in {name: ...}, but got 'adding'"]),
+    "a model by its cell": (["models.a=gru"], ["models.a must be a section, as in {cell: ...}, but got 'gru'"]),
+    "a list of models": (["models=[gru]"], ["models must be a section, as in {NAME: ...}, but got ['gru']"]),
+    "a width in training": (
+        ["training.n_hidden=8"],
+        ["the key 'n_hidden' belongs to the top level or models.NAME, but it stands at training"],
+    ),
+    "updates at the top": (["n_updates=8"], ["'n_updates' belongs to training, but it stands at the top level"]),
+    "a rate of a model": (["models.lstm.momentum=0"], ["'momentum' belongs to space, but it stands at models.lstm"]),
     "no choices": (["space.optimiser={choices: []}"], ["optimiser", "at least 1"]),
     "choices twice": (["space.optimiser={choices: [sgd, sgd]}"], ["choices must differ"]),
     "empty ladder": (["ladder=[]"], ["ladder must name at least one sequence length"]),
@@ -88,6 +115,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a value as a section": (["n_hidden.x=1"], ["n_hidden must be a section"]),
     "bad name": (["name='a b'"], ["name", "'a b'"]),
     "a truth for a number": (["training.batch_size=true"], ["training.batch_size", "valid integer", "True"]),
+    "a broken count": (["training.batch_size=15e-1"], ["training.batch_size", "valid integer", "1.5"]),
     "a word for a count": (["training.n_updates='3'"], ["training.n_updates", "valid integer", "'3'"]),
     "a truth for a rate": (["space.learning_rate={low: 0.1, high: true}"], ["learning_rate.high", "number", "True"]),
     "seed below zero": (["seed=-1"], ["seed", "-1"]),
@@ -118,6 +146,7 @@ def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, t
         ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
         ("", "must be a mapping"),
         ("name: x\nname: y", "the key 'name' stands there twice"),
+        ("task: &task {name: latch}\nx: {<<: *task, a: 1, 'a': 2}", "the key 'a' stands there twice"),
     ],
 )
 def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, text: str, saying: str) -> None:
@@ -208,6 +237,25 @@ def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_pat
     catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
     catalogue.acquire("demo")
     assert_refused(longlag("replicate", "demo"), "only a study that is done or stopped", "'demo' is running")
+
+
+def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag: Call, tmp_path: Path) -> None:
+    home, spec = tmp_path / ".longlag", load_spec("demo", name="n" * 64)
+    home.mkdir()
+    storage = open_storage(f"sqlite:///{home}/search.db")
+    catalogue = Catalogue(storage)
+    catalogue.create(spec.name, specification=dump_spec(spec), device="cpu")
+    catalogue.release(spec.name, catalogue.acquire(spec.name), StudyState.STOPPED)
+    plan = spec.plan("cpu")
+    search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
+    search.ask()
+    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
+    search.tell(0)
+    for name in ("a/b", "", "n" * 65):
+        assert_refused(longlag("replicate", spec.name, "--name", name), "name: string should match pattern", repr(name))
+    assert [path.name for path in home.iterdir()] == ["search.db"]
+    again = Session(read_settings(home)).replicated(spec.name, 2)
+    assert (len(again.name), list(again.models)) == (64, ["lstm"])
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:

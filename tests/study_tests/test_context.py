@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy, one_hot
 from study.conductor import ModelProgress
 from study.errors import UserError
 from study.exported import write_export
-from study.outcome import Loss, Outcome, Rung, Status
+from study.outcome import Loss, Outcome, Rung, Status, TrialKey
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.record import TrialRecord
 from study.session import Session
 from study.settings import read_settings
 from study.study_file import parse_spec
@@ -312,7 +313,10 @@ def test_the_probe_looks_at_single_answers_with_the_longest_training_length_befo
 def test_an_exported_network_is_measured_again_on_the_test_part(tmp_path: Path) -> None:
     text = {"name": "text", "path": str(write_letters(tmp_path))}
     settings = [f"task={text}", "training.lengths=10", "ladder=[1, 10]", "n_hidden=5"]
-    spec = parse_spec(DIGITS, settings).pinned("lstm", {}, 3, "again")
+    spec = parse_spec(DIGITS, settings)
+    key = TrialKey(study=spec.name, model="lstm", number=0)
+    record = TrialRecord(key=key, parameters={}, seed=3, status=Status.RUNNING, outcome=None, run_id=None)
+    spec = spec.pinned(record)
     member = Member(number=0, hyperparameters=Hyperparameters(), seed=3)
     whole = spec.plan("cpu")
     stack = Stack(plan(whole.task, training=whole.training, seed=whole.seed, cell="lstm", members=(member,)))
@@ -354,7 +358,10 @@ def test_a_study_of_digits_is_accepted_and_planned() -> None:
         ("ladder=[8, 65]", "lengths of the ladder of task digits must be 64 or less, but got 65"),
         ("ladder=[8, 32]", "ladder must reach the shortest training length 64, but it ends at 32"),
         ("task.order=columns", "order must be one of rows, permuted, but got order='columns'"),
-        ("task={name: text}", "task text must get the parameters that it has, .* but got none"),
+        (
+            "task={name: text}",
+            "the parameters of task text are path, and those without a default must be given, but got none",
+        ),
         ("task={name: digit}", "unknown task 'digit'; did you mean 'digits'?"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,10 @@ from models import CELLS, FAST_CELLS
 from study.errors import UserError
 from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain
+from study.outcome import Status, TrialKey
 from study.plan import Choices, Hyperparameters, Interval, Parameter
+from study.record import TrialRecord
+from study.section import ChoicesSpec
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
 from tasks import TASKS, Problem
@@ -63,6 +67,42 @@ def test_settings_reach_every_depth_and_values_keep_their_kind() -> None:
     assert spec.name == "other"
     assert spec.models["lstm"].space == {"forget_bias": 2}
     assert spec.training.lengths == [15, 30]
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "+1.e-3", ".1e-2", "0.001"])
+def test_numbers_with_an_exponent_need_no_point(number: str) -> None:
+    in_file = parse_spec(TEXT.replace("0.5", number)).models["tanh"].space["learning_rate"]
+    space = parse_spec(TEXT, [f"space.momentum={number}", f"space.learning_rate={{choices: [{number}, 1e-2]}}"]).space
+    assert in_file == space["momentum"] == 0.001
+    assert space["learning_rate"] == ChoicesSpec(choices=[0.001, 0.01])
+
+
+def test_counts_may_be_written_with_an_exponent() -> None:
+    spec = parse_spec(TEXT, ["training.n_updates=2e4", "ladder=[2e1, 1e3]", "training.lengths=1e1", "seed=1e0"])
+    assert spec == parse_spec(TEXT, ["training.n_updates=20000", "ladder=[20, 1000]", "training.lengths=10"])
+    assert isinstance(spec.training.n_updates, int)
+
+
+def test_merge_keys_take_over_what_stands_elsewhere_and_give_way_to_keys_beside_them() -> None:
+    merged = """
+models:
+  first: &first {cell: lstm, n_hidden: 10}
+  third: {<<: &second {<<: *first, n_hidden: 20}, seed: 3}
+  second: *second
+  fourth: {<<: [{seed: 5}, *first], cell: gru}
+"""
+    models = parse_spec(TEXT[: TEXT.index("models:")] + merged).models
+    assert {name: (model.cell, model.n_hidden, model.seed) for name, model in models.items()} == {
+        "first": ("lstm", 10, None),
+        "third": ("lstm", 20, 3),
+        "second": ("lstm", 20, None),
+        "fourth": ("gru", 10, 5),
+    }
+
+
+def test_a_name_that_looks_like_a_number_stays_a_word() -> None:
+    spec = parse_spec(TEXT, name="1e5")
     assert parse_spec(dump_spec(spec)) == spec
 
 
@@ -227,6 +267,17 @@ def test_default_domains_are_valid_for_every_cell(cell: str) -> None:
             assert ("fast" in domain.values) == (cell in FAST_CELLS)
 
 
+def test_what_a_trial_leaves_out_is_what_a_search_would_have_fixed_it_at() -> None:
+    for name, hyperparameter in HYPERPARAMETERS.items():
+        if not isinstance(hyperparameter.default, Interval | Choices):
+            assert getattr(Hyperparameters(), name) == hyperparameter.default, name
+
+
+def record_of(spec: Spec, model: str, parameters: Mapping[str, Parameter], number: int = 3) -> TrialRecord:
+    key = TrialKey(study=spec.name, model=model, number=number)
+    return TrialRecord(key=key, parameters=parameters, seed=42, status=Status.RUNNING, outcome=None, run_id=None)
+
+
 def test_a_pinned_trial_is_a_study_of_one_point() -> None:
     spec = parse_spec(TEXT)
     parameters = {
@@ -237,13 +288,24 @@ def test_a_pinned_trial_is_a_study_of_one_point() -> None:
         else domain
         for name, domain in spec.plan("cpu").model("lstm").space.items()
     } | {"learning_rate": 0.0123456789, "optimiser": "adam"}
-    pinned = spec.pinned("lstm", parameters, 42, "small-lstm-3")
+    pinned = spec.pinned(record_of(spec, "lstm", parameters))
+    assert pinned.name == "small-lstm-3"
     plan = parse_spec(dump_spec(pinned)).plan("cpu")
     assert [model.name for model in plan.models] == ["lstm"]
     assert plan.models[0].space == parameters
     assert plan.models[0].member_seed == 42
     assert (plan.search.n_trials, plan.search.stack_size) == (1, 1)
     assert plan.training == spec.plan("cpu").training
+
+
+@pytest.mark.parametrize("n_characters", [58, 59, 64])
+def test_a_pinned_trial_of_a_study_with_a_long_name_is_a_study_with_a_name_of_its_own(n_characters: int) -> None:
+    spec = parse_spec(TEXT, name="n" * n_characters)
+    names = [spec.pinned(record_of(spec, model, {}, number)).name for model in ("tanh", "lstm") for number in (3, 4)]
+    assert len(set(names)) == 4
+    assert names == [spec.pinned(record_of(spec, m, {}, n)).name for m in ("tanh", "lstm") for n in (3, 4)]
+    # "-lstm-3" has seven characters, and 57 and these are 64.
+    assert all(len(name) == 64 and name.startswith("n" * 55) for name in names)
 
 
 def test_replicates_are_a_grid_of_one_point_for_each_chosen_model_on_data_of_its_own() -> None:

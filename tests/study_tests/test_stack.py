@@ -281,10 +281,12 @@ def test_train_goes_on_with_less_recurrence_where_gradients_explode_and_there_is
     assert interval.metrics["gradient/norm"] > 1e10 or interval.metrics["gradient/nonfinite"] > 0
 
 
+CODE, EQ9 = {"omega_form": "pascanu2013_code"}, {"omega_form": "pascanu2013_eq9"}
+
 PAYING = {
-    "omega": {1: {"omega_weight": 2.0, "omega_form": "pascanu2013_code"}, 3: {"omega_weight": 0.5}},
+    "omega": {1: {"omega_weight": 2.0, **CODE}, 3: {"omega_weight": 0.5, **EQ9}},
     "l1": {0: {"l1_states": 0.01}, 3: {"l1_states": 0.1}},
-    "both": {1: {"l1_states": 0.1, "omega_weight": 0.5, "omega_form": "pascanu2013_code"}, 2: {"omega_weight": 0.5}},
+    "both": {1: {"l1_states": 0.1, "omega_weight": 0.5, **CODE}, 2: {"omega_weight": 0.5, **EQ9}},
 }
 """What some members pay beside their loss, by their number."""
 
