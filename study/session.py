@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from study.errors import LonglagError, UserError, unknown_name
+from study.errors import LonglagError, StoppedError, UserError, unknown_name
 from study.exported import evaluate, read_export, write_export
 from study.outcome import Rung
 from study.plan import StudyPlan
@@ -46,6 +47,7 @@ class Session:
         n_workers: int | None = None,
         address: str | None = None,
         watch: Watch = lambda watched: nullcontext(),
+        stop: threading.Event | None = None,
     ) -> StudyState:
         """Run a study to its end; one that exists with the same specification is taken up where it is.
 
@@ -54,14 +56,17 @@ class Session:
             n_workers: stacks trained at a time; None for all cores or GPUs.
             address: host:port of a Ray cluster; None starts one on this machine.
             watch: live display.
+            stop: set from outside to stop; see ``study.lease.stopping_on_signals``.
 
         Returns:
             ``done``, or ``stopped`` if it was stopped.
 
         Raises:
             UserError: something asked for is not there, or the name is taken by another specification.
+            StoppedError: ``stop`` was set before training began; nothing has changed.
             LonglagError: a service failed while the study ran; it can be resumed.
         """
+        stop = stop or threading.Event()
         prepare_home(self.settings.home)
         # What may be refused comes first, so that a refusal leaves no storage behind.
         header = None if self.settings.missing_file else self._catalogue().find(spec.name)
@@ -82,16 +87,18 @@ class Session:
         spec.task.check_data()
         check_tracking(self.tracking_uri)
         # Ray takes seconds to import and to start.
+        _go_on(stop)
         from study.execution.cluster import connect
         from study.execution.run import run
 
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
+            _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device)
             plan = spec.plan(cluster.device)
             n_stacks = len(plan.models) * plan.search.n_trials
-            with owned(self.settings, catalogue, spec, plan) as (conductor, watched, stop), watch(watched):
+            with owned(self.settings, catalogue, spec, plan, stop) as (conductor, watched), watch(watched):
                 run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
@@ -138,7 +145,7 @@ class Session:
                 time.sleep(0.2)
         if header.state is StudyState.INTERRUPTED:
             spec = parse_spec(header.specification)
-            with owned(self.settings, catalogue, spec, spec.plan(header.device)):
+            with owned(self.settings, catalogue, spec, spec.plan(header.device), threading.Event()):
                 pass
             header = catalogue.get(name)
         return header.state
@@ -233,6 +240,11 @@ class Session:
         if missing is not None and not create:
             raise UserError(f"there must be a study first, but there is none in {missing.parent}: launch one")
         return Catalogue(open_storage(self.settings.storage_uri))
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise StoppedError("interrupted before training began: nothing has changed")
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from study import cli
+from study import cli, running, study_file
 from study.errors import UserError
+from study.execution import cluster
+from study.execution import run as execution
 from study.exported import write_export
 from study.search.catalogue import Catalogue, StudyState
 from study.search.storage import open_storage
@@ -236,6 +240,52 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     experiment = client.get_experiment_by_name("demo")
     assert experiment is not None
     assert [run.info.status for run in runs_of(client, experiment.experiment_id)] == ["FINISHED"]
+
+
+def interrupt(*passed: object, **named: object) -> None:
+    """As a terminal does for Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training on a cluster of one worker that is not there."""
+
+    @contextmanager
+    def connect(*passed: object) -> Iterator[cluster.Cluster]:
+        yield cluster.Cluster(device="cpu", n_workers=1, n_cpus=1, n_gpus=0)
+
+    monkeypatch.setattr(cluster, "connect", connect)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(("module", "name"), [(study_file, "extend_registries"), (cluster, "Cluster")])
+def test_launch_stops_in_one_sentence_when_it_is_interrupted_before_training(
+    longlag: Call, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    before = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *passed, **named: (interrupt(), before(*passed, **named))[1])
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (130, "longlag: interrupted before training began: nothing has changed\n")
+    assert longlag("list")[1] == "no studies yet\n"
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_launch_interrupted_twice_leaves_a_study_that_can_be_stopped_or_taken_up(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "FLUSH_S", 0.0)
+    monkeypatch.setattr(execution, "run", lambda *passed, **named: (interrupt(), interrupt()))
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (
+        130,
+        "longlag: interrupted at once; `longlag resume demo` takes up what study demo has\n",
+    )
+    header = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db")).get("demo")
+    assert (header.state, header.owner) == (StudyState.INTERRUPTED, None)
+    monkeypatch.setattr(execution, "run", interrupt)
+    assert longlag("resume", "demo")[0] == 130
+    assert "study demo is stopped" in longlag("status", "demo")[1]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["launch", "--help"], ["--version"]])
