@@ -85,8 +85,7 @@ def connect(uri: str) -> MlflowClient:
     Raises:
         Exception: whatever the address makes MLflow and the database's driver raise.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _prepare_environment()
     # A retry is no news for the terminal either.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates; nothing we could do differently.
@@ -97,6 +96,12 @@ def connect(uri: str) -> MlflowClient:
         file.parent.mkdir(parents=True, exist_ok=True)
         _create_database(file)
     return MlflowClient(uri)
+
+
+def _prepare_environment() -> None:
+    """What MLflow reads when it is imported, and later."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _create_database(file: Path) -> None:
@@ -122,6 +127,8 @@ def check_tracking(uri: str) -> None:
     Raises:
         UserError: it cannot.
     """
+    # Ray imports MLflow too when training starts, before the first trial is recorded.
+    _prepare_environment()
     if (file := database_file(uri)) is not None:
         _check_file(file)
         return

@@ -60,6 +60,16 @@ def test_check_tracking_accepts_a_database_that_does_not_exist_yet(tmp_path: Pat
     check_tracking(embedded_uri(tmp_path / "new"))
 
 
+def test_check_tracking_makes_mlflow_quiet_whoever_imports_it(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; from study.tracking.server import check_tracking; check_tracking(sys.argv[1]); "
+        "import mlflow; assert not logging.getLogger('mlflow.store').isEnabledFor(logging.INFO); "
+        "from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY as off; assert off.get()"
+    )
+    given = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    subprocess.run([sys.executable, "-c", code, embedded_uri(tmp_path)], check=True, timeout=PATIENCE_S, env=given)
+
+
 def test_check_tracking_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("these are not the tables you are looking for")
     with pytest.raises(UserError, match="must be an SQLite file, but"):
