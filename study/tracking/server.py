@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -114,8 +113,15 @@ def _create_database(file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
         uri = embedded_uri(Path(folder))
         MlflowClient(uri)
-        with suppress(FileExistsError):
-            os.link(uri.removeprefix("sqlite:///"), file)
+        made = Path(uri.removeprefix("sqlite:///"))
+        try:
+            file.hardlink_to(made)
+        except FileExistsError:
+            pass
+        except OSError:
+            # exFAT and many a network's file system have no hard links.
+            if not file.exists():
+                made.rename(file)
 
 
 def check_tracking(uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -127,6 +128,17 @@ def test_connect_makes_a_whole_database_after_a_process_was_killed_making_it(tmp
     uri = embedded_uri(tmp_path / "home")
     assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == 9
     assert [one.name for one in server.connect(uri).search_experiments()] == ["Default"]
+
+
+def test_connect_makes_a_database_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*passed: object, **named: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    assert [one.name for one in server.connect(embedded_uri(tmp_path)).search_experiments()] == ["Default"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def _pause() -> None:
