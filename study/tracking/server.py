@@ -199,25 +199,6 @@ def trial_key(run: Run) -> TrialKey | None:
     return TrialKey(study=tags[STUDY], model=tags[MODEL], number=int(number))
 
 
-def find_run_ids(uri: str, study: str) -> dict[TrialKey, str]:
-    """The runs of a study's trials; none if MLflow does not know the study.
-
-    Raises:
-        LonglagError: MLflow does not answer.
-    """
-    try:
-        client = connect(uri)
-        experiment = client.get_experiment_by_name(study)
-        runs = [] if experiment is None else runs_of(client, experiment.experiment_id)
-    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
-        raise LonglagError(f"the runs of study {study!r} cannot be read from MLflow: {one_line(error, uri)}") from None
-    found: dict[TrialKey, str] = {}
-    for run in runs:
-        if (key := trial_key(run)) is not None and key.study == study:
-            found.setdefault(key, run.info.run_id)
-    return found
-
-
 def download_weights(uri: str, run_id: str, target: Path) -> Path:
     """Fetch the weights of a trial into a folder, which is made if it is missing.
 
@@ -236,5 +217,5 @@ def download_weights(uri: str, run_id: str, target: Path) -> Path:
         return Path(client.download_artifacts(run_id, WEIGHTS, str(target)))
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001  (as above)
+    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
         raise LonglagError(f"the weights of run {run_id} cannot be read from MLflow: {one_line(error, uri)}") from None

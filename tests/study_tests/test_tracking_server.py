@@ -19,7 +19,7 @@ import pytest
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Outcome, Status, TrialKey
 from study.tracking import server, shipper
-from study.tracking.server import check_tracking, database_file, embedded_uri, find_run_ids, masked
+from study.tracking.server import check_tracking, database_file, embedded_uri, masked
 from study.tracking.sink import MlflowSink, TrialCard, download_weights
 
 StartServer = Callable[[Path, int], "subprocess.Popen[bytes]"]
@@ -104,9 +104,9 @@ def test_check_tracking_gives_a_silent_server_up(silent_port: int, monkeypatch: 
         check_tracking(f"http://127.0.0.1:{silent_port}")
 
 
-def test_find_run_ids_fails_in_one_sentence_when_nobody_answers(free_port: int) -> None:
-    with pytest.raises(LonglagError, match="the runs of study 'demo' cannot be read from MLflow"):
-        find_run_ids(f"http://me:s3cret@127.0.0.1:{free_port}", "demo")
+def test_download_weights_fails_in_one_sentence_when_nobody_answers(tmp_path: Path, free_port: int) -> None:
+    with pytest.raises(LonglagError, match=r"^the weights of run any cannot be read from MLflow: Connection refused$"):
+        download_weights(f"http://me:s3cret@127.0.0.1:{free_port}", "any", tmp_path)
 
 
 DIES = """
@@ -220,8 +220,8 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
         runs = server.runs_of(client, client.get_experiment_by_name("demo").experiment_id)
         assert sorted(run.info.run_name for run in runs) == ["demo", "lstm/0", "lstm/1", "lstm/2", "lstm/3"]
         assert {run.info.status for run in runs} == {"FINISHED"}
-        run_ids = find_run_ids(uri, "demo")
-        assert set(run_ids) == set(keys)
+        run_ids = {server.trial_key(run): run.info.run_id for run in runs}
+        assert set(run_ids) == {None, *keys}
         for key, first in zip(keys, (0, 0, 30, 30), strict=True):
             history = client.get_metric_history(run_ids[key], "loss")
             assert [row.step for row in history] == list(range(first, 60))
