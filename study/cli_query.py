@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.cli_terminal import Trial, out, session
+from study.cli_terminal import Trial, err, out, session
 from study.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def list_studies() -> None:
     """All studies and how far they are."""
     from study.console import studies_table
 
-    found = session().studies()
-    out.print(studies_table(found) if found else "no studies yet")
+    found, unreadable = session().studies()
+    out.print(studies_table(found) if found or unreadable else "no studies yet")
+    for sentence in unreadable:
+        err.print(sentence, soft_wrap=True, markup=False)
 
 
 @queries.command()

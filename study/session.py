@@ -71,7 +71,7 @@ class Session:
         # What may be refused comes first, so that a refusal leaves no storage behind.
         header = None if self.settings.missing_file else self._catalogue().find(spec.name)
         if header is not None:
-            if parse_spec(header.specification).resolved() != spec.resolved():
+            if _spec(header).resolved() != spec.resolved():
                 raise UserError(
                     f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
                     "(--name gives this one its own)"
@@ -144,7 +144,7 @@ class Session:
                     )
                 time.sleep(0.2)
         if header.state is StudyState.INTERRUPTED:
-            spec = parse_spec(header.specification)
+            spec = _spec(header)
             with owned(self.settings, catalogue, spec, spec.plan(header.device), threading.Event()):
                 pass
             header = catalogue.get(name)
@@ -154,26 +154,31 @@ class Session:
         """Whether MLflow lacks something of a study that has ended; it is kept on disk, and ``resume`` sends it."""
         return unsent(spool_of(self.settings, name))
 
-    def studies(self) -> list[tuple[Header, StudyPlan, list[TrialRecord]]]:
-        """All studies with their plans and trials, in order of creation."""
+    def studies(self) -> tuple[list[tuple[Header, StudyPlan, list[TrialRecord]]], list[str]]:
+        """All studies with their plans and trials, in order of creation, and why any others cannot be read.
+
+        A study cannot be read when the package is gone that its task or a cell came from.
+        """
         if self.settings.missing_file is not None:
-            return []
+            return [], []
         catalogue = self._catalogue()
-        headers = [catalogue.get(name) for name in catalogue.names()]
-        return [
-            (header, parse_spec(header.specification).plan(header.device), catalogue.records(header.name))
-            for header in headers
-        ]
+        found, unreadable = [], []
+        for header in [catalogue.get(name) for name in catalogue.names()]:
+            try:
+                found.append((header, _spec(header).plan(header.device), catalogue.records(header.name)))
+            except UserError as error:
+                unreadable.append(str(error))
+        return found, unreadable
 
     def study(self, name: str) -> tuple[Header, StudyPlan, list[TrialRecord]]:
         """One study with its plan and trials; raises UserError if there is none."""
         catalogue = self._catalogue()
         header = catalogue.get(name)
-        return header, parse_spec(header.specification).plan(header.device), catalogue.records(name)
+        return header, _spec(header).plan(header.device), catalogue.records(name)
 
     def spec(self, name: str) -> Spec:
         """The specification that a study was launched with."""
-        return parse_spec(self._catalogue().get(name).specification)
+        return _spec(self._catalogue().get(name))
 
     def best(
         self,
@@ -184,12 +189,12 @@ class Session:
         min_length: int | None = None,
         top: int | None = None,
     ) -> list[dict[str, Json]]:
-        """The best trials of one study, or of all, as rows; see ``study.query.best``.
+        """The best trials of one study, or of all that can be read, as rows; see ``study.query.best``.
 
         Raises:
             UserError: there is no such task or model, or no trial that has measured anything and fits.
         """
-        chosen = self.studies() if name is None else [self.study(name)]
+        chosen = self.studies()[0] if name is None else [self.study(name)]
         models = {one.name for _, plan, _ in chosen for one in plan.models}
         for kind, asked, known in (("task", task, {*TASKS, *DATASETS}), ("model", model, models)):
             if asked is not None and known and asked not in known:
@@ -240,6 +245,10 @@ class Session:
         if missing is not None and not create:
             raise UserError(f"there must be a study first, but there is none in {missing.parent}: launch one")
         return Catalogue(open_storage(self.settings.storage_uri))
+
+
+def _spec(header: Header) -> Spec:
+    return parse_spec(header.specification, source=f"study {header.name!r}")
 
 
 def _go_on(stop: threading.Event) -> None:

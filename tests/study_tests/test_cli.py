@@ -207,6 +207,21 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert "no trial has ended" in printed
 
 
+def test_list_names_a_study_whose_task_is_gone_and_shows_the_others(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    text = dump_spec(load_spec("demo"))
+    catalogue.create("gone", specification=text.replace("name: temporal_order", "name: boom"), device="cpu")
+    catalogue.create("here", specification=text, device="cpu")
+    code, printed, complaint = longlag("list")
+    assert code == 0
+    assert "here" in printed
+    assert "gone" not in printed
+    assert complaint.startswith("study 'gone': ")
+    assert "unknown task 'boom'" in complaint
+    assert_refused(longlag("status", "gone"), "study 'gone': ", "unknown task 'boom'")
+
+
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     spec = load_spec("demo")
