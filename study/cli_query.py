@@ -102,15 +102,16 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the embedded store; runs until it is interrupted."""
     from study.settings import TRACKING
-    from study.tracking.ui import serve
+    from study.tracking.ui import check_address, serve
 
     here = session()
     if here.settings.tracking_uri is not None:
         raise UserError(f"the UI of the embedded store was asked for, but {TRACKING} points elsewhere: open it there")
     if not here.settings.home.is_dir():
         raise UserError(f"the UI needs a data directory, but {here.settings.home} does not exist: launch a study first")
+    check_address(host, port)
     out.print(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
-    serve(here.tracking_uri, here.settings.home, host=host, port=port)
+    raise typer.Exit(serve(here.tracking_uri, here.settings.home, host=host, port=port))
 
 
 @queries.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from study.exported import write_export
 from study.search.catalogue import Catalogue, StudyState
 from study.search.storage import open_storage
 from study.study_file import dump_spec, load_spec
+from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
 
@@ -185,6 +187,22 @@ def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> No
     assert_refused(longlag("evaluate", "nowhere"), "an exported trial is needed", "nowhere/study.yaml")
     assert_refused(longlag("best", "--task", "adding2"), "unknown task 'adding2'", "did you mean 'adding'")
     assert not list(tmp_path.iterdir())
+
+
+def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(longlag("ui", "--port", str(port)), f"127.0.0.1:{port} is none: Address already in use\n")
+    assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
+
+
+def test_ui_ends_as_the_server_does(
+    longlag: Call, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".longlag").mkdir()
+    monkeypatch.setattr(ui, "serve", lambda *passed, **named: 3)
+    assert longlag("ui", "--port", str(free_port))[0] == 3
 
 
 def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
