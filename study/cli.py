@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,8 @@ import typer
 from study import cli_terminal
 from study.cli_query import queries
 from study.cli_terminal import err, out, session
-from study.errors import LonglagError
+from study.errors import LonglagError, StoppedError
+from study.lease import stopping_on_signals
 
 if TYPE_CHECKING:
     from study.spec import Spec
@@ -30,9 +32,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(queries)
-
-INTERRUPTED = 130
-"""Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 
 FAILED = 1
 """Exit code of a run in which all trials of a model failed."""
@@ -72,16 +71,18 @@ def launch(  # noqa: PLR0917  (Typer reads options from arguments)
     ] = None,
 ) -> None:
     """Run a study to its end and print its answer. A study that exists with the same file is taken up where it is."""
-    from study.study_file import load_spec
-
     budget = [] if trials is None else [f"search.n_trials={trials}"]
-    _run(load_spec(spec, [*(settings or []), *budget], name=name), workers, address)
+    with stopping_on_signals(stop := threading.Event()):
+        from study.study_file import load_spec
+
+        _run(load_spec(spec, [*(settings or []), *budget], name=name), workers, address, stop)
 
 
 @app.command()
 def resume(study: str, workers: Workers = None, address: Address = None) -> None:
     """Take up a study that was stopped or whose process died."""
-    _run(session().spec(study), workers, address)
+    with stopping_on_signals(stop := threading.Event()):
+        _run(session().spec(study), workers, address, stop)
 
 
 @app.command()
@@ -93,7 +94,8 @@ def replicate(
     address: Address = None,
 ) -> None:
     """Train the best configuration of each model from other seeds: how often does it work?"""
-    _run(session().replicated(study, replicates, name), workers, address)
+    with stopping_on_signals(stop := threading.Event()):
+        _run(session().replicated(study, replicates, name), workers, address, stop)
 
 
 @app.command()
@@ -105,7 +107,11 @@ def stop(study: str) -> None:
 def main() -> None:
     """Run the command line; every error is one sentence and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        # This is what Typer makes of KeyboardInterrupt.
+        if code == StoppedError.exit_code:
+            _fail("interrupted", code)
+        sys.exit(code)
     except LonglagError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -116,8 +122,6 @@ def main() -> None:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
             raise
         _fail(f"a file could not be written: {error.strerror} ({error.filename})", 1)
-    except typer.Abort:
-        _fail("interrupted", INTERRUPTED)
     except Exception as error:
         # What Typer says of wrong words has no public type.
         message = getattr(error, "format_message", None)
@@ -131,7 +135,7 @@ def _fail(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
-def _run(spec: Spec, workers: int | None, address: str | None) -> None:
+def _run(spec: Spec, workers: int | None, address: str | None, stop: threading.Event) -> None:
     """Run a study with a live display, then print its answer and where to look further."""
     from models.kernels.available import described
     from study.console import watching
@@ -142,14 +146,19 @@ def _run(spec: Spec, workers: int | None, address: str | None) -> None:
     here, name = session(), spec.name
     where = described(spec.device) if address is None else f"cluster at {address}"
     out.print(f"study {name}: data in {here.settings.home}; {where}", soft_wrap=True)
-    state = here.launch(spec, n_workers=workers, address=address, watch=lambda watched: watching(out, watched))
+    try:
+        state = here.launch(
+            spec, n_workers=workers, address=address, watch=lambda watched: watching(out, watched), stop=stop
+        )
+    except KeyboardInterrupt:
+        raise StoppedError(f"interrupted at once; `longlag resume {name}` takes up what study {name} has") from None
     _, plan, records = here.study(name)
     out.print(answer(plan, records))
     if here.unsent(name):
         err.print(f"MLflow lacks some of {name}; it is on disk, and `longlag resume {name}` sends it", soft_wrap=True)
     if state is not StudyState.DONE:
         out.print(f"study {name} is {state}; `longlag resume {name}` takes it up again")
-        raise typer.Exit(INTERRUPTED)
+        sys.exit(StoppedError.exit_code)
     out.print(f"best trials: longlag best {name}")
     embedded = here.settings.tracking_uri is None
     out.print("curves, figures, weights: " + ("longlag ui" if embedded else here.tracking_uri), soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study.cli_terminal import Trial, out, session
+from study.cli_terminal import Trial, err, out, session
 from study.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def list_studies() -> None:
     """All studies and how far they are."""
     from study.console import studies_table
 
-    found = session().studies()
-    out.print(studies_table(found) if found else "no studies yet")
+    found, unreadable = session().studies()
+    out.print(studies_table(found) if found or unreadable else "no studies yet")
+    for sentence in unreadable:
+        err.print(sentence, soft_wrap=True, markup=False)
 
 
 @queries.command()
@@ -100,15 +102,16 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the embedded store; runs until it is interrupted."""
     from study.settings import TRACKING
-    from study.tracking.ui import serve
+    from study.tracking.ui import check_address, serve
 
     here = session()
     if here.settings.tracking_uri is not None:
         raise UserError(f"the UI of the embedded store was asked for, but {TRACKING} points elsewhere: open it there")
     if not here.settings.home.is_dir():
         raise UserError(f"the UI needs a data directory, but {here.settings.home} does not exist: launch a study first")
+    check_address(host, port)
     out.print(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
-    serve(here.tracking_uri, here.settings.home, host=host, port=port)
+    raise typer.Exit(serve(here.tracking_uri, here.settings.home, host=host, port=port))
 
 
 @queries.command()

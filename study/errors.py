@@ -18,6 +18,12 @@ class UserError(LonglagError):
     exit_code = 2
 
 
+class StoppedError(LonglagError):
+    """A run was ended early because it was asked to; exit code as shells have it for Ctrl-C."""
+
+    exit_code = 130
+
+
 def must(holds: bool, rule: str, value: str) -> None:
     """Raise ValueError with the rule, then the value, unless the rule holds."""
     if not holds:

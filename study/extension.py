@@ -41,8 +41,10 @@ def _extend(group: str, registry: dict[str, Entry], kind: str, fits: Callable[[o
 def _load(point: EntryPoint, declared: str) -> object:
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{declared} must be there to be imported, but it is not: {error}") from error
+    except Exception as error:
+        # An import runs code that is not ours.
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{declared} must be there to be imported, but that fails: {reason}") from error
 
 
 def _is_task(entry: object) -> TypeGuard[type[Task]]:

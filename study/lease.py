@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from study.search.catalogue import Catalogue, Owner
+if TYPE_CHECKING:
+    from study.search.catalogue import Catalogue, Owner
 
 BEAT_S = 2.0
 """Seconds between two signs of life of a running study, and between two looks for a request to stop."""
@@ -44,7 +46,11 @@ def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event
 
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop``; a second one interrupts at once. Elsewhere than in the main thread: nothing."""
+    """SIGINT and SIGTERM set ``stop``; a second one interrupts at once. Elsewhere than in the main thread: nothing.
+
+    An exception in the midst of an import can be lost, or leave a library half made: whoever runs a study enters this
+    before it imports one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

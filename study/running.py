@@ -54,9 +54,12 @@ def sink_of(settings: Settings, study: str) -> MlflowSink:
 
 @contextmanager
 def owned(
-    settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan
-) -> Iterator[tuple[Conductor, Watched, threading.Event]]:
-    """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner."""
+    settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan, stop: threading.Event
+) -> Iterator[tuple[Conductor, Watched]]:
+    """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner.
+
+    ``stop`` is set when the study is asked to stop. An exception leaves it failed, but KeyboardInterrupt interrupted.
+    """
     owner = catalogue.acquire(spec.name)
     state = StudyState.FAILED
     try:
@@ -73,11 +76,14 @@ def owned(
             n_pending=sink.pending,
             tracking_error=sink.last_error,
         )
-        stop = threading.Event()
         try:
+            # Entered anew, for Ray has put a handler of its own when it started.
             with beating(catalogue, spec.name, owner, stop), stopping_on_signals(stop):
-                yield conductor, watched, stop
+                yield conductor, watched
             state = StudyState.DONE if conductor.done else StudyState.STOPPED
+        except KeyboardInterrupt:
+            state = StudyState.INTERRUPTED
+            raise
         finally:
             try:
                 # A process that has taken the study over trains its open trials, and ends it.
@@ -91,5 +97,8 @@ def owned(
             run_ids = sink.run_ids()
             for name, search in searches.items():
                 search.attach_runs({key.number: run_id for key, run_id in run_ids.items() if key.model == name})
+    except KeyboardInterrupt:
+        state = StudyState.INTERRUPTED
+        raise
     finally:
         catalogue.release(spec.name, owner, state)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from study.errors import LonglagError, UserError, unknown_name
+from study.errors import LonglagError, StoppedError, UserError, unknown_name
 from study.exported import evaluate, read_export, write_export
 from study.outcome import Rung
 from study.plan import StudyPlan
@@ -46,6 +47,7 @@ class Session:
         n_workers: int | None = None,
         address: str | None = None,
         watch: Watch = lambda watched: nullcontext(),
+        stop: threading.Event | None = None,
     ) -> StudyState:
         """Run a study to its end; one that exists with the same specification is taken up where it is.
 
@@ -54,19 +56,22 @@ class Session:
             n_workers: stacks trained at a time; None for all cores or GPUs.
             address: host:port of a Ray cluster; None starts one on this machine.
             watch: live display.
+            stop: set from outside to stop; see ``study.lease.stopping_on_signals``.
 
         Returns:
             ``done``, or ``stopped`` if it was stopped.
 
         Raises:
             UserError: something asked for is not there, or the name is taken by another specification.
+            StoppedError: ``stop`` was set before training began; nothing has changed.
             LonglagError: a service failed while the study ran; it can be resumed.
         """
+        stop = stop or threading.Event()
         prepare_home(self.settings.home)
         # What may be refused comes first, so that a refusal leaves no storage behind.
         header = None if self.settings.missing_file else self._catalogue().find(spec.name)
         if header is not None:
-            if parse_spec(header.specification).resolved() != spec.resolved():
+            if _spec(header).resolved() != spec.resolved():
                 raise UserError(
                     f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
                     "(--name gives this one its own)"
@@ -82,16 +87,18 @@ class Session:
         spec.task.check_data()
         check_tracking(self.tracking_uri)
         # Ray takes seconds to import and to start.
+        _go_on(stop)
         from study.execution.cluster import connect
         from study.execution.run import run
 
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
+            _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device)
             plan = spec.plan(cluster.device)
             n_stacks = len(plan.models) * plan.search.n_trials
-            with owned(self.settings, catalogue, spec, plan) as (conductor, watched, stop), watch(watched):
+            with owned(self.settings, catalogue, spec, plan, stop) as (conductor, watched), watch(watched):
                 run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
@@ -110,7 +117,7 @@ class Session:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 
         Raises:
-            UserError: the study is still searched, no trial of it has measured anything, or the label is no name for one.
+            UserError: the study is still searched, nothing has been measured, or the label is no name for a study.
         """
         header, plan, records = self.study(name)
         if header.state not in {StudyState.DONE, StudyState.STOPPED}:
@@ -143,8 +150,8 @@ class Session:
                     )
                 time.sleep(0.2)
         if header.state is StudyState.INTERRUPTED:
-            spec = parse_spec(header.specification)
-            with owned(self.settings, catalogue, spec, spec.plan(header.device)):
+            spec = _spec(header)
+            with owned(self.settings, catalogue, spec, spec.plan(header.device), threading.Event()):
                 pass
             header = catalogue.get(name)
         return header.state
@@ -153,26 +160,31 @@ class Session:
         """Whether MLflow lacks something of a study that has ended; it is kept on disk, and ``resume`` sends it."""
         return unsent(spool_of(self.settings, name))
 
-    def studies(self) -> list[tuple[Header, StudyPlan, list[TrialRecord]]]:
-        """All studies with their plans and trials, in order of creation."""
+    def studies(self) -> tuple[list[tuple[Header, StudyPlan, list[TrialRecord]]], list[str]]:
+        """All studies with their plans and trials, in order of creation, and why any others cannot be read.
+
+        A study cannot be read when the package is gone that its task or a cell came from.
+        """
         if self.settings.missing_file is not None:
-            return []
+            return [], []
         catalogue = self._catalogue()
-        headers = [catalogue.get(name) for name in catalogue.names()]
-        return [
-            (header, parse_spec(header.specification).plan(header.device), catalogue.records(header.name))
-            for header in headers
-        ]
+        found, unreadable = [], []
+        for header in [catalogue.get(name) for name in catalogue.names()]:
+            try:
+                found.append((header, _spec(header).plan(header.device), catalogue.records(header.name)))
+            except UserError as error:
+                unreadable.append(str(error))
+        return found, unreadable
 
     def study(self, name: str) -> tuple[Header, StudyPlan, list[TrialRecord]]:
         """One study with its plan and trials; raises UserError if there is none."""
         catalogue = self._catalogue()
         header = catalogue.get(name)
-        return header, parse_spec(header.specification).plan(header.device), catalogue.records(name)
+        return header, _spec(header).plan(header.device), catalogue.records(name)
 
     def spec(self, name: str) -> Spec:
         """The specification that a study was launched with."""
-        return parse_spec(self._catalogue().get(name).specification)
+        return _spec(self._catalogue().get(name))
 
     def best(
         self,
@@ -183,12 +195,12 @@ class Session:
         min_length: int | None = None,
         top: int | None = None,
     ) -> list[dict[str, Json]]:
-        """The best trials of one study, or of all, as rows; see ``study.query.best``.
+        """The best trials of one study, or of all that can be read, as rows; see ``study.query.best``.
 
         Raises:
             UserError: there is no such task or model, or no trial that has measured anything and fits.
         """
-        chosen = self.studies() if name is None else [self.study(name)]
+        chosen = self.studies()[0] if name is None else [self.study(name)]
         models = {one.name for _, plan, _ in chosen for one in plan.models}
         for kind, asked, known in (("task", task, {*TASKS, *DATASETS}), ("model", model, models)):
             if asked is not None and known and asked not in known:
@@ -240,6 +252,15 @@ class Session:
         if missing is not None and not create:
             raise UserError(f"there must be a study first, but there is none in {missing.parent}: launch one")
         return Catalogue(open_storage(self.settings.storage_uri))
+
+
+def _spec(header: Header) -> Spec:
+    return parse_spec(header.specification, source=f"study {header.name!r}")
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise StoppedError("interrupted before training began: nothing has changed")
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

@@ -84,6 +84,13 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return Batch(inputs=batch.inputs.to(device), targets=batch.targets.to(device))
 
 
+def file_path(path: object) -> str:
+    """A task's parameter that names a file; raises ValueError if it is no text."""
+    if not isinstance(path, str):
+        raise ValueError(f"path must be text, but got path={path!r}")
+    return path
+
+
 def read_file(kind: str, path: str | Path) -> bytes:
     """What a file holds.
 

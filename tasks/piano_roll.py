@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.dataset import SPLITS, Split, read_file
+from tasks.dataset import SPLITS, Split, file_path, read_file
 from tasks.likelihood import NOTES
 from tasks.prediction import Pieces, Prediction, end_to_end
 
@@ -52,7 +52,7 @@ class PianoRolls(Prediction):
 
     def __init__(self, *, path: str) -> None:
         """The task on the pieces at this absolute path."""
-        self._path = path
+        self._path = file_path(path)
 
     def load(self) -> None:
         """Read the pieces; raises ValueError if they are not there, or not of the layout."""

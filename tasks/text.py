@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tasks.dataset import SPLITS, read_file
+from tasks.dataset import SPLITS, file_path, read_file
 from tasks.likelihood import CLASSES
 from tasks.prediction import Prediction, end_to_end
 
@@ -34,7 +34,7 @@ class Text(Prediction):
 
     def __init__(self, *, path: str) -> None:
         """The task on the text at this absolute path."""
-        self._path = path
+        self._path = file_path(path)
 
     def load(self) -> None:
         """Read the text; raises ValueError if it is not there, not UTF-8, or too short to be parted."""

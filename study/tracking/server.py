@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -85,8 +84,7 @@ def connect(uri: str) -> MlflowClient:
     Raises:
         Exception: whatever the address makes MLflow and the database's driver raise.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _prepare_environment()
     # A retry is no news for the terminal either.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates; nothing we could do differently.
@@ -99,6 +97,12 @@ def connect(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def _prepare_environment() -> None:
+    """What MLflow reads when it is imported, and later."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def _create_database(file: Path) -> None:
     """Put an empty MLflow database there in one move, unless another process has just done so.
 
@@ -109,8 +113,15 @@ def _create_database(file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
         uri = embedded_uri(Path(folder))
         MlflowClient(uri)
-        with suppress(FileExistsError):
-            os.link(uri.removeprefix("sqlite:///"), file)
+        made = Path(uri.removeprefix("sqlite:///"))
+        try:
+            file.hardlink_to(made)
+        except FileExistsError:
+            pass
+        except OSError:
+            # exFAT and many a network's file system have no hard links.
+            if not file.exists():
+                made.rename(file)
 
 
 def check_tracking(uri: str) -> None:
@@ -122,6 +133,8 @@ def check_tracking(uri: str) -> None:
     Raises:
         UserError: it cannot.
     """
+    # Ray imports MLflow too when training starts, before the first trial is recorded.
+    _prepare_environment()
     if (file := database_file(uri)) is not None:
         _check_file(file)
         return
@@ -186,25 +199,6 @@ def trial_key(run: Run) -> TrialKey | None:
     return TrialKey(study=tags[STUDY], model=tags[MODEL], number=int(number))
 
 
-def find_run_ids(uri: str, study: str) -> dict[TrialKey, str]:
-    """The runs of a study's trials; none if MLflow does not know the study.
-
-    Raises:
-        LonglagError: MLflow does not answer.
-    """
-    try:
-        client = connect(uri)
-        experiment = client.get_experiment_by_name(study)
-        runs = [] if experiment is None else runs_of(client, experiment.experiment_id)
-    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
-        raise LonglagError(f"the runs of study {study!r} cannot be read from MLflow: {one_line(error, uri)}") from None
-    found: dict[TrialKey, str] = {}
-    for run in runs:
-        if (key := trial_key(run)) is not None and key.study == study:
-            found.setdefault(key, run.info.run_id)
-    return found
-
-
 def download_weights(uri: str, run_id: str, target: Path) -> Path:
     """Fetch the weights of a trial into a folder, which is made if it is missing.
 
@@ -223,5 +217,5 @@ def download_weights(uri: str, run_id: str, target: Path) -> Path:
         return Path(client.download_artifacts(run_id, WEIGHTS, str(target)))
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001  (as above)
+    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
         raise LonglagError(f"the weights of run {run_id} cannot be read from MLflow: {one_line(error, uri)}") from None

@@ -24,7 +24,7 @@ from study.tracking.entry import (
 )
 from study.tracking.journal import Journal, unsent
 from study.tracking.recorder import Recorder
-from study.tracking.server import check_tracking, download_weights, embedded_uri, find_run_ids
+from study.tracking.server import check_tracking, download_weights, embedded_uri
 from study.tracking.shipper import Shipper
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "check_tracking",
     "download_weights",
     "embedded_uri",
-    "find_run_ids",
     "unsent",
 ]
 

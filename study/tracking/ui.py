@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from study.errors import UserError
 from study.tracking.server import connect
+
+
+def check_address(host: str, port: int) -> None:
+    """Make sure that a server can listen there; raises UserError if it cannot."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        # Python repeats the address in parentheses.
+        reason = str(error.strerror).partition(" (")[0]
+        raise UserError(f"the UI must have an address to listen on, but {host}:{port} is none: {reason}") from None
 
 
 def serve(uri: str, home: Path, *, host: str, port: int) -> int:
@@ -20,7 +32,7 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
         port: TCP port to listen on.
 
     Returns:
-        The server's exit code.
+        The server's exit code; 0 when it was interrupted.
     """
     # The server, killed while it makes a database, would leave one that is no use.
     connect(uri)
@@ -37,4 +49,5 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
             return server.wait()
         except KeyboardInterrupt:
             # The terminal has sent it to the server as well.
-            return server.wait()
+            server.wait()
+            return 0

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from study import cli
+from study import cli, running, study_file
 from study.errors import UserError
+from study.execution import cluster
+from study.execution import run as execution
 from study.exported import write_export
 from study.outcome import Outcome, Status, failed_outcome
 from study.search.catalogue import Catalogue, StudyState
@@ -21,6 +26,7 @@ from study.search.storage import open_storage
 from study.session import Session
 from study.settings import read_settings
 from study.study_file import dump_spec, load_spec
+from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
 
@@ -66,6 +72,9 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ["parameters of task temporal_order are", "variant", "got colour='red'"],
     ),
     "task parameter of a wrong kind": (["task.name=latch", "task.signal_length=red"], ["signal_length='red'"]),
+    "a number for a text's file": (["task={name: text, path: 5}"], ["path must be text, but got path=5"]),
+    "a list for a text's file": (["task={name: text, path: [a]}"], ["path must be text, but got path=['a']"]),
+    "a number for a file of rolls": (["task={name: piano_rolls, path: 5}"], ["path must be text, but got path=5"]),
     "unknown cell": (["models.lstm.cell=lstn"], ["unknown cell", "did you mean 'lstm'"]),
     "unknown optimiser": (["space.optimiser=adan"], ["unknown value 'adan'", "did you mean 'adam'"]),
     "unknown initialiser": (["space.init.choices=[gausian]"], ["did you mean 'gaussian'"]),
@@ -211,6 +220,22 @@ def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(longlag("ui", "--port", str(port)), f"127.0.0.1:{port} is none: Address already in use\n")
+    assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
+
+
+def test_ui_ends_as_the_server_does(
+    longlag: Call, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".longlag").mkdir()
+    monkeypatch.setattr(ui, "serve", lambda *passed, **named: 3)
+    assert longlag("ui", "--port", str(free_port))[0] == 3
+
+
 def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
     spec = load_spec("demo")
     (tmp_path / ".longlag").mkdir()
@@ -256,6 +281,21 @@ def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag
     assert [path.name for path in home.iterdir()] == ["search.db"]
     again = Session(read_settings(home)).replicated(spec.name, 2)
     assert (len(again.name), list(again.models)) == (64, ["lstm"])
+
+
+def test_list_names_a_study_whose_task_is_gone_and_shows_the_others(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    text = dump_spec(load_spec("demo"))
+    catalogue.create("gone", specification=text.replace("name: temporal_order", "name: boom"), device="cpu")
+    catalogue.create("here", specification=text, device="cpu")
+    code, printed, complaint = longlag("list")
+    assert code == 0
+    assert "here" in printed
+    assert "gone" not in printed
+    assert complaint.startswith("study 'gone': ")
+    assert "unknown task 'boom'" in complaint
+    assert_refused(longlag("status", "gone"), "study 'gone': ", "unknown task 'boom'")
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
@@ -325,6 +365,52 @@ def test_a_study_of_which_all_trials_failed_says_why_and_ends_with_exit_code_1(l
     assert_refused(longlag("best", "demo"), sentence)
     assert_refused(longlag("best", "demo", "--model", "lstm"), sentence)
     assert_refused(longlag("replicate", "demo"), sentence)
+
+
+def interrupt(*passed: object, **named: object) -> None:
+    """As a terminal does for Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training on a cluster of one worker that is not there."""
+
+    @contextmanager
+    def connect(*passed: object) -> Iterator[cluster.Cluster]:
+        yield cluster.Cluster(device="cpu", n_workers=1, n_cpus=1, n_gpus=0)
+
+    monkeypatch.setattr(cluster, "connect", connect)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(("module", "name"), [(study_file, "extend_registries"), (cluster, "Cluster")])
+def test_launch_stops_in_one_sentence_when_it_is_interrupted_before_training(
+    longlag: Call, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    before = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *passed, **named: (interrupt(), before(*passed, **named))[1])
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (130, "longlag: interrupted before training began: nothing has changed\n")
+    assert longlag("list")[1] == "no studies yet\n"
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_launch_interrupted_twice_leaves_a_study_that_can_be_stopped_or_taken_up(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "FLUSH_S", 0.0)
+    monkeypatch.setattr(execution, "run", lambda *passed, **named: (interrupt(), interrupt()))
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (
+        130,
+        "longlag: interrupted at once; `longlag resume demo` takes up what study demo has\n",
+    )
+    header = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db")).get("demo")
+    assert (header.state, header.owner) == (StudyState.INTERRUPTED, None)
+    monkeypatch.setattr(execution, "run", interrupt)
+    assert longlag("resume", "demo")[0] == 130
+    assert "study demo is stopped" in longlag("status", "demo")[1]
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["launch", "--help"], ["--version"]])

@@ -107,7 +107,7 @@ def test_what_is_declared_is_entered_and_stays_when_it_is_met_again(declare: Dec
     ("group", "name", "value", "sentence"),
     [
         ("cells", "mine", "nowhere:CELL", "mine = 'nowhere:CELL' in longlag.cells must be there .*No module named"),
-        ("cells", "mine", "outside:NONE", "must be there to be imported, but it is not: .*no attribute 'NONE'"),
+        ("cells", "mine", "outside:NONE", "must be there to be imported, but that fails: .*no attribute 'NONE'"),
         ("cells", "mine", "models.gru:Gru", "must be an instance of models.cell.Cell, but it is <class"),
         ("tasks", "mine", "outside:CELL", "must be a subclass of tasks.Task, but it is <"),
         ("datasets", "mine", "tasks.latch:Latch", "must be a subclass of tasks.Dataset, but it is <class"),
@@ -119,6 +119,16 @@ def test_what_cannot_be_entered_is_refused_in_a_sentence(
 ) -> None:
     declare(f"longlag.{group}", name, value, CELL=CELLS["gru"])
     with pytest.raises(UserError, match=sentence):
+        extend_registries()
+
+
+def test_a_module_that_raises_when_it_is_imported_is_refused_in_a_sentence(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    declare("longlag.cells", "mine", "broken:CELL")
+    with pytest.raises(UserError, match="must be there to be imported, but that fails: ZeroDivisionError: division by"):
         extend_registries()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Outcome, Status, TrialKey
 from study.tracking import server, shipper
-from study.tracking.server import check_tracking, database_file, embedded_uri, find_run_ids, masked
+from study.tracking.server import check_tracking, database_file, embedded_uri, masked
 from study.tracking.sink import MlflowSink, TrialCard, download_weights
 
 StartServer = Callable[[Path, int], "subprocess.Popen[bytes]"]
@@ -60,6 +61,16 @@ def test_check_tracking_accepts_a_database_that_does_not_exist_yet(tmp_path: Pat
     check_tracking(embedded_uri(tmp_path / "new"))
 
 
+def test_check_tracking_makes_mlflow_quiet_whoever_imports_it(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; from study.tracking.server import check_tracking; check_tracking(sys.argv[1]); "
+        "import mlflow; assert not logging.getLogger('mlflow.store').isEnabledFor(logging.INFO); "
+        "from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY as off; assert off.get()"
+    )
+    given = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    subprocess.run([sys.executable, "-c", code, embedded_uri(tmp_path)], check=True, timeout=PATIENCE_S, env=given)
+
+
 def test_check_tracking_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("these are not the tables you are looking for")
     with pytest.raises(UserError, match="must be an SQLite file, but"):
@@ -93,9 +104,9 @@ def test_check_tracking_gives_a_silent_server_up(silent_port: int, monkeypatch: 
         check_tracking(f"http://127.0.0.1:{silent_port}")
 
 
-def test_find_run_ids_fails_in_one_sentence_when_nobody_answers(free_port: int) -> None:
-    with pytest.raises(LonglagError, match="the runs of study 'demo' cannot be read from MLflow"):
-        find_run_ids(f"http://me:s3cret@127.0.0.1:{free_port}", "demo")
+def test_download_weights_fails_in_one_sentence_when_nobody_answers(tmp_path: Path, free_port: int) -> None:
+    with pytest.raises(LonglagError, match=r"^the weights of run any cannot be read from MLflow: Connection refused$"):
+        download_weights(f"http://me:s3cret@127.0.0.1:{free_port}", "any", tmp_path)
 
 
 DIES = """
@@ -117,6 +128,17 @@ def test_connect_makes_a_whole_database_after_a_process_was_killed_making_it(tmp
     uri = embedded_uri(tmp_path / "home")
     assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == 9
     assert [one.name for one in server.connect(uri).search_experiments()] == ["Default"]
+
+
+def test_connect_makes_a_database_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*passed: object, **named: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    assert [one.name for one in server.connect(embedded_uri(tmp_path)).search_experiments()] == ["Default"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 def _pause() -> None:
@@ -198,8 +220,8 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
         runs = server.runs_of(client, client.get_experiment_by_name("demo").experiment_id)
         assert sorted(run.info.run_name for run in runs) == ["demo", "lstm/0", "lstm/1", "lstm/2", "lstm/3"]
         assert {run.info.status for run in runs} == {"FINISHED"}
-        run_ids = find_run_ids(uri, "demo")
-        assert set(run_ids) == set(keys)
+        run_ids = {server.trial_key(run): run.info.run_id for run in runs}
+        assert set(run_ids) == {None, *keys}
         for key, first in zip(keys, (0, 0, 30, 30), strict=True):
             history = client.get_metric_history(run_ids[key], "loss")
             assert [row.step for row in history] == list(range(first, 60))

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Status, TrialKey, failed_outcome
 from study.tracking import server
-from study.tracking.sink import MlflowSink, download_weights, embedded_uri, find_run_ids
+from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import (
     FIRST,
     FLUSH_S,
@@ -209,24 +209,25 @@ def test_sink_refuses_metric_names_that_mlflow_would_refuse(sink: MlflowSink, na
     assert sink.pending() == 0
 
 
-def test_find_run_ids_finds_the_trials_of_a_study(sink: MlflowSink, home: Path, client: MlflowClient) -> None:
-    assert find_run_ids(embedded_uri(home), "demo") == {}
+def test_trial_key_tells_the_runs_of_trials_from_others(sink: MlflowSink, client: MlflowClient) -> None:
     tell_all(sink, None)
     assert sink.close(FLUSH_S) == 0
     experiment = client.get_experiment_by_name("demo").experiment_id
     client.create_run(experiment, tags={"longlag.trial": "somebody's own"})
-    found = find_run_ids(embedded_uri(home), "demo")
+    keyed = {server.trial_key(run): run.info.run_id for run in runs_of_study(client)}
+    found = {key: run_id for key, run_id in keyed.items() if key is not None}
     assert found == {key: run_of_trial(client, key).info.run_id for key in (FIRST, SECOND)} == sink.run_ids()
 
 
-def test_find_run_ids_reads_more_runs_than_a_page(
-    sink: MlflowSink, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_runs_of_reads_more_runs_than_a_page(
+    sink: MlflowSink, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_PAGE", 2)
     tell_all(sink, None)
-    sink.open_trial(card(TrialKey(study="demo", model="elman", number=7)))
+    third = TrialKey(study="demo", model="elman", number=7)
+    sink.open_trial(card(third))
     assert sink.close(FLUSH_S) == 0
-    assert len(find_run_ids(embedded_uri(home), "demo")) == 3
+    assert {server.trial_key(run) for run in runs_of_study(client)} == {None, FIRST, SECOND, third}
 
 
 def test_download_weights_refuses_a_run_without_any(sink: MlflowSink, home: Path, client: MlflowClient) -> None:
