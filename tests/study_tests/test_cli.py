@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +21,7 @@ from study.search.storage import open_storage
 from study.study_file import dump_spec, load_spec
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
+from tasks_tests.data_files import write_letters
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -198,6 +201,23 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert code == 0
     assert "0 of 96 trials" in printed
     assert "no trial has ended" in printed
+
+
+def test_resume_refuses_a_study_whose_file_has_changed(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is trained: each launch stops at once."""
+    monkeypatch.setattr("study.execution.cluster.connect", lambda *_: nullcontext(SimpleNamespace(device="cpu")))
+    monkeypatch.setattr("study.execution.run.run", lambda *_, **__: None)
+    text = write_letters(tmp_path)
+    task = f"task={{name: text, path: {text}}}"
+    assert longlag("launch", "demo", "--set", task)[0] == cli.INTERRUPTED
+    before = text.read_bytes()
+    text.write_bytes(before[:-1] + b"z")
+    assert_refused(longlag("resume", "demo"), "data must stay as it was", "'demo'", "task text", "--name")
+    assert_refused(longlag("launch", "demo", "--set", task), "data must stay as it was")
+    text.write_bytes(before)
+    assert longlag("resume", "demo")[0] == cli.INTERRUPTED
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
