@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.table import Section
 from models.activation import ACTIVATIONS
+from reproductions.fast_dropout_summary import summary
 from reproductions.moments import Errors, after_one_step, along_a_sequence
 from reproductions.regulariser import TASKS, Comparison, compare
 
@@ -23,25 +24,6 @@ RADII = (0.5, 1.0, 2.0, 4.0, 8.0)
 COMMAND = "python -m reproductions.fast_dropout"
 
 REPORT = Path(__file__).parents[1] / "docs" / "fast_dropout.md"
-
-HEAD = """# Fast dropout: moments and the implied regulariser
-
-Fast dropout (Wang & Manning 2013; Bayer et al. 2013) carries mean and variance of every unit through the network
-instead of drawing masks. Here both are held against drawn masks, in double precision and with fixed seeds.
-
-- One step: means are off by 0.03 at most, in standard deviations that masks cause, where those of the plain network
-  are off by 0.03 to 0.26; variances are right to 4 %. What is left is that sums of 50 terms are not quite Gaussian.
-- 50 steps at a spectral radius of 1.2: errors of means are no larger than after 10, at most 0.04; variances are too
-  large by up to 9 %, and by 3 % after 10. Old noise fades before the dependence of units can build up much.
-- The assumption of independence hurts where noise does not fade. Rectifiers at a radius of 2 or more grow without
-  bound: their means are off by 0.1 to 0.2 after 10 steps and by 0.3 to 0.8 after 50, as far as those of the plain
-  network or further. One mask for all steps makes errors of means about two to four times as large, and rectifiers'
-  variances are too small then; where these grow, the sampled ones rest on a few masks.
-- The implied regulariser R has the gradient that finite differences say. Against drawn masks that gradient has
-  cosines of 0.73 to 1.00, and R may be off by a multiple, or in its sign: an output adds up units with masks in common,
-  and their covariances, which fast dropout leaves out, need not be small beside their variances. R is closest for
-  logistic units.
-"""
 
 MOMENTS = ("mean", "mean, plain", "variance", "correlation")
 """Columns of ``_cells``."""
@@ -155,7 +137,7 @@ def _regulariser_row(name: str, p_drop: float, task: str, found: Comparison) -> 
 def main() -> int:
     """Measure all of it, print it and keep it."""
     sections = (one_step(), many_steps(held=False), many_steps(held=True), radii(), regulariser())
-    text = "\n".join([HEAD, *(section.markdown() for section in sections)])
+    text = "\n".join([summary(*sections), *(section.markdown() for section in sections)])
     sys.stdout.write(text)
     REPORT.write_text(text, encoding="utf-8")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from inspect import signature
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from study.errors import UserError, must, unknown_name
 from study.plan import Parameter
 from tasks import DATASETS, TASKS, Problem
+from tasks.dataset import read_file
 
 MAX_LENGTH = 100_000
 """Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
@@ -80,13 +82,21 @@ class TaskSpec(Section):
                 f"but got {given}"
             ) from None
 
-    def check_data(self) -> None:
-        """Read the data that the task rests on; raises UserError if it cannot be had."""
-        if self.name in DATASETS:
-            try:
-                DATASETS[self.name](**self.parameters).load()
-            except ValueError as error:
-                raise UserError(str(error)) from None
+    def check_data(self) -> str:
+        """Read the data that the task rests on; raises UserError if it cannot be had.
+
+        Returns:
+            SHA-256 of its files, or nothing where there are none.
+        """
+        if self.name not in DATASETS:
+            return ""
+        dataset = DATASETS[self.name](**self.parameters)
+        try:
+            dataset.load()
+            digests = [hashlib.sha256(read_file(self.name, path)).hexdigest() for path in dataset.files()]
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return " ".join(digests)
 
 
 class RangeSpec(Section):

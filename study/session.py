@@ -62,7 +62,7 @@ class Session:
             ``done``, or ``stopped`` if it was stopped.
 
         Raises:
-            UserError: something asked for is not there, or the name is taken by another specification.
+            UserError: something asked for is not there, or the name is taken by another specification or other data.
             StoppedError: ``stop`` was set before training began; nothing has changed.
             LonglagError: a service failed while the study ran; it can be resumed.
         """
@@ -84,7 +84,7 @@ class Session:
                 raise UserError(
                     f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}"
                 )
-        spec.task.check_data()
+        data = _checked_data(spec, header)
         check_tracking(self.tracking_uri)
         # Ray takes seconds to import and to start.
         _go_on(stop)
@@ -95,7 +95,7 @@ class Session:
             _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:
-                catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device)
+                catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
             plan = spec.plan(cluster.device)
             n_stacks = len(plan.models) * plan.search.n_trials
             with owned(self.settings, catalogue, spec, plan, stop) as (conductor, watched), watch(watched):
@@ -265,3 +265,15 @@ def _go_on(stop: threading.Event) -> None:
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
     return row(record, plan.task.name, plan.model(record.key.model).cell)
+
+
+def _checked_data(spec: Spec, header: Header | None) -> str:
+    """What tells the data's files; raises UserError if they cannot be had, or are others than the study's."""
+    data = spec.task.check_data()
+    # Studies of earlier versions have not kept it.
+    if header is not None and header.data and header.data != data:
+        raise UserError(
+            f"a study's data must stay as it was launched on, but {spec.name!r} is of other files than those that task "
+            f"{spec.task.name} now reads (--name gives these a study of their own)"
+        )
+    return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -32,6 +33,10 @@ class Dataset(Problem):
     def shortest_rung(self) -> int:
         """One step of history."""
         return 1
+
+    def files(self) -> Sequence[str]:
+        """Paths of the files that the data is read from; none where it comes with a package."""
+        return ()
 
     @abstractmethod
     def load(self) -> None:

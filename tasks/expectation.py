@@ -9,7 +9,19 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot
+
+WEIGHTS = (
+    *(0.003246343272134, 0.051517477033972, 0.195077912673858, 0.315569823632818),
+    *(0.274149576158423, 0.131076880695470, 0.027912418727972, 0.001449567805354),
+)
+RATES = (
+    *(1.365340806296348, 1.059523971016916, 0.830791313765644, 0.650732166639391),
+    *(0.508135425366489, 0.396313345166341, 0.308904252267995, 0.238212616409306),
+)
+"""The logistic function as a mixture of normal distribution functions Phi: ``f(y) = sum_k w_k Phi(r_k y)`` to 1e-8.
+
+Source: Monahan & Stefanski 1992, the mixture of eight.
+"""
 
 
 def logistic_moments(mu: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,21 +38,20 @@ def logistic_moments(mu: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def expected_softplus(mu: Tensor, s2: Tensor) -> Tensor:
-    """``E[ln(1 + e^y)]``, about ``k ln(1 + e^(mu / k))`` with ``k = sqrt(1 + pi s2 / 8)``.
+    """``E[ln(1 + e^y)]``, as the mean of rectifiers of y with more noise in it; off by 1e-9 of a standard deviation.
 
-    Source: Wang & Manning 2013, the expected log likelihood of a logistic unit. Differs: nothing.
+    ``ln(1 + e^mu) + sum_k w_k (G(mu, s2 + 1 / r_k^2) - G(mu, 1 / r_k^2))``, where ``G(mu, v) = E[max(0, y)]`` for
+    variance v and w, r are those of the logistic function, which is the slope.
+
+    Source: Monahan & Stefanski 1992, the logistic-normal integral, whose integral by mu this is. Differs: Wang &
+    Manning 2013 take ``k ln(1 + e^(mu / k))`` with ``k = sqrt(1 + pi s2 / 8)``, in which a variance of 1 adds to the
+    loss twice what it should at ``|mu|`` = 4, and 7 times that at 10.
     """
-    k = (1 + math.pi / 8 * s2).sqrt()
-    # Torch's softplus breaks off at 20; this does not.
-    return -k * logsigmoid(-mu / k)
+    return _log_of_sum(mu, s2, torch.zeros_like(mu), torch.zeros_like(s2))[0]
 
 
 def expected_cross_entropy(mu: Tensor, s2: Tensor, classes: Tensor) -> Tensor:
-    """``E[-ln softmax(y)_c]``, about that of the log odds against c, taken as Gaussian: ``E[ln(1 + e^d)]``.
-
-    ``d = ln sum_j e^(y_j) - y_c`` over all j but c, which has to second and first order in the noise the mean
-    ``ln sum_j e^(mu_j) + sum_j r_j (1 - r_j) s2_j / 2 - mu_c`` and the variance ``s2_c + sum_j r_j^2 s2_j``, r the
-    softmax over all classes but c.
+    """``E[-ln softmax(y)_c]``: outputs are merged by twos, ``ln(e^a + e^b)`` being taken as Gaussian in its turn.
 
     Args:
         mu: means ``[..., n_out]``, of 2 classes or more.
@@ -50,13 +61,48 @@ def expected_cross_entropy(mu: Tensor, s2: Tensor, classes: Tensor) -> Tensor:
     Returns:
         ``[...]``, differentiable in both.
 
-    For variances of 0.1 to 4 it is off by up to a quarter of what the noise adds to the loss, for two classes by half.
+    For two classes it is as right as ``expected_softplus``. For 3 to 50 of them, means from N(0, 1) and one of them up
+    to 8 further, what noise adds to the loss is off by up to 20 % for variances up to 2, 30 % up to 4, 60 % up to 8.
+    The order of classes matters within that.
 
-    Source: Wang & Manning 2013 for two classes, where d is Gaussian. Differs: for more of them they draw samples.
+    Source: Wang & Manning 2013 for two classes. Differs: their formula, see ``expected_softplus``; for more classes
+    they draw samples.
     """
-    right = one_hot(classes, mu.shape[-1]).bool()
-    others = mu.masked_fill(right, -math.inf)
-    share = others.softmax(-1)
-    mean = others.logsumexp(-1) + (share * (1 - share) * s2).sum(-1) / 2
-    mean = mean - mu.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
-    return expected_softplus(mean, (torch.where(right, 1, share).square() * s2).sum(-1))
+    mean, variance = mu - mu.gather(-1, classes.unsqueeze(-1)), s2
+    while (half := mean.shape[-1] // 2) > 0:
+        first, second, odd = slice(half), slice(half, 2 * half), slice(2 * half, None)
+        merged, spread = _log_of_sum(mean[..., first], variance[..., first], mean[..., second], variance[..., second])
+        mean, variance = torch.cat([merged, mean[..., odd]], -1), torch.cat([spread, variance[..., odd]], -1)
+    return mean.squeeze(-1)
+
+
+def _log_of_sum(a: Tensor, spread_a: Tensor, b: Tensor, spread_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``ln(e^y + e^z)``, y and z Gaussian with means a, b and these variances.
+
+    The mean is exact; the variance is that of the first and second order in the noise, by slopes that are themselves
+    averaged: ``p^2 s_a + (1 - p)^2 s_b + (q (s_a + s_b))^2 / 2``, p the mean of ``f(y - z)`` and q that of its slope.
+    """
+    weights, narrow = a.new_tensor(WEIGHTS), 1 / a.new_tensor(RATES)
+    gap = (a - b).unsqueeze(-1)
+    wide = ((spread_a + spread_b).unsqueeze(-1) + narrow.square()).sqrt()
+    distance = gap.abs()
+    excess = (wide * _overshoot(distance / wide) - narrow * _overshoot(distance / narrow)) @ weights
+    share = _beyond(-gap / wide) @ weights
+    slope = (_density(gap / wide) / wide) @ weights
+    spread = share.square() * spread_a + (1 - share).square() * spread_b
+    return torch.logaddexp(a, b) + excess, spread + (slope * (spread_a + spread_b)).square() / 2
+
+
+def _overshoot(x: Tensor) -> Tensor:
+    """``E[max(0, z - x)]`` of a standard normal z."""
+    return _density(x) - x * _beyond(x)
+
+
+def _beyond(x: Tensor) -> Tensor:
+    """Probability of a standard normal variable to be above x."""
+    return (x / math.sqrt(2)).erfc() / 2
+
+
+def _density(x: Tensor) -> Tensor:
+    """Density of a standard normal variable."""
+    return (-x.square() / 2).exp() / math.sqrt(2 * math.pi)

@@ -54,6 +54,10 @@ class PianoRolls(Prediction):
         """The task on the pieces at this absolute path."""
         self._path = file_path(path)
 
+    def files(self) -> list[str]:
+        """The one file."""
+        return [self._path]
+
     def load(self) -> None:
         """Read the pieces; raises ValueError if they are not there, or not of the layout."""
         parts = _unpickled(read_file("piano rolls", self._path), self._path)

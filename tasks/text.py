@@ -36,12 +36,15 @@ class Text(Prediction):
         """The task on the text at this absolute path."""
         self._path = file_path(path)
 
+    def files(self) -> list[str]:
+        """One file, or one for each part."""
+        return [self._path.replace("*", split) for split in SPLITS] if "*" in self._path else [self._path]
+
     def load(self) -> None:
         """Read the text; raises ValueError if it is not there, not UTF-8, or too short to be parted."""
-        if "*" in self._path:
-            texts = [_read(self._path.replace("*", split)) for split in SPLITS]
-        else:
-            whole = _read(self._path)
+        texts = [_read(path) for path in self.files()]
+        if len(texts) == 1:
+            (whole,) = texts
             ends = [round(end * len(whole)) for end in ENDS]
             texts = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         if any(len(text) < 2 for text in texts):

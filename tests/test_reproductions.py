@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from benchmarks.table import Section
 from models.activation import ACTIVATIONS
-from reproductions.fast_dropout import HEAD, REPORT, one_step
+from reproductions.fast_dropout import REPORT, one_step
+from reproductions.fast_dropout_summary import summary
 from reproductions.moments import State, after_one_step, along_a_sequence
 from reproductions.regulariser import TASKS, compare
 
@@ -60,7 +63,28 @@ def test_the_regularisers_gradient_is_its_numerical_one_and_points_as_the_sample
 
 def test_report_holds_what_its_command_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     text = REPORT.read_text(encoding="utf-8")
-    assert text.startswith(HEAD)
     monkeypatch.setattr("reproductions.fast_dropout.RATES", (0.5,))
     for row in one_step().rows:
         assert f"| {' | '.join(row)} |" in text
+
+
+def test_report_says_what_its_tables_hold() -> None:
+    head, *parts = REPORT.read_text(encoding="utf-8").split("## ")
+    sections = [_read_back(part) for part in parts]
+    assert head.rstrip() == summary(*sections).rstrip()
+
+
+def test_summary_gives_the_extremes_of_the_tables() -> None:
+    *parts, regulariser = (_read_back(part) for part in REPORT.read_text(encoding="utf-8").split("## ")[1:])
+    cosine = regulariser.columns.index("cosine")
+    rows = [
+        (*row[:cosine], f"{value}", *row[cosine + 1 :])
+        for row, value in zip(regulariser.rows, (0.123, 0.987), strict=False)
+    ]
+    assert "cosines of 0.12 to 0.99," in summary(*parts, replace(regulariser, rows=rows))
+
+
+def _read_back(part: str) -> Section:
+    """A table as it stands in the report."""
+    lines = [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in part.splitlines() if line[:1] == "|"]
+    return Section(title="", command="", columns=lines[0], rows=lines[2:], notes="")

@@ -23,7 +23,9 @@ from study.record import TrialRecord
 from study.search.model_search import read_record
 from study.search.storage import persist
 
-SPEC, DEVICE, STATE, OWNER, STOP = (f"longlag:{name}" for name in ("spec", "device", "state", "owner", "stop"))
+SPEC, DEVICE, DATA, STATE, OWNER, STOP = (
+    f"longlag:{name}" for name in ("spec", "device", "data", "state", "owner", "stop")
+)
 
 LEASE_S = 60.0
 """A run on another machine that has shown no sign of life for this long is dead."""
@@ -65,11 +67,12 @@ class Owner:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A study as it lies in the storage; ``specification`` is the YAML that was launched."""
+    """A study as it lies in the storage: ``specification`` is the YAML that was launched, ``data`` tells its files."""
 
     name: str
     specification: str
     device: Device
+    data: str
     state: StudyState
     owner: Owner | None
     stop_requested: bool
@@ -102,6 +105,7 @@ class Catalogue:
             name=name,
             specification=attributes[SPEC],
             device=attributes[DEVICE],
+            data=attributes.get(DATA, ""),
             state=state,
             owner=owner if owner is not None and owner.alive else None,
             stop_requested=bool(attributes.get(STOP)),
@@ -114,14 +118,14 @@ class Catalogue:
             raise UserError(unknown_name("study", name, self.names()))
         return header
 
-    def create(self, name: str, *, specification: str, device: Device) -> None:
+    def create(self, name: str, *, specification: str, device: Device, data: str = "") -> None:
         """Enter a new study; its specification comes last, and makes it one."""
         try:
             persist(lambda: optuna.create_study(storage=self._storage, study_name=name, direction="maximize"))
         except DuplicatedStudyError:
             if self.find(name) is not None:
                 raise UserError(f"a study's name must be new, but {name!r} exists") from None
-        for key, value in ((DEVICE, device), (STATE, StudyState.STOPPED)):
+        for key, value in ((DEVICE, device), (DATA, data), (STATE, StudyState.STOPPED)):
             self._set(name, key, str(value))
         self._set(name, SPEC, specification)
 

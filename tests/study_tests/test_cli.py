@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,7 @@ from study.study_file import dump_spec, load_spec
 from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
+from tasks_tests.data_files import write_letters
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -296,6 +298,23 @@ def test_list_names_a_study_whose_task_is_gone_and_shows_the_others(longlag: Cal
     assert complaint.startswith("study 'gone': ")
     assert "unknown task 'boom'" in complaint
     assert_refused(longlag("status", "gone"), "study 'gone': ", "unknown task 'boom'")
+
+
+def test_resume_refuses_a_study_whose_file_has_changed(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is trained: each launch stops at once."""
+    monkeypatch.setattr("study.execution.cluster.connect", lambda *_: nullcontext(SimpleNamespace(device="cpu")))
+    monkeypatch.setattr("study.execution.run.run", lambda *_, **__: None)
+    text = write_letters(tmp_path)
+    task = f"task={{name: text, path: {text}}}"
+    assert longlag("launch", "demo", "--set", task)[0] == 130
+    before = text.read_bytes()
+    text.write_bytes(before[:-1] + b"z")
+    assert_refused(longlag("resume", "demo"), "data must stay as it was", "'demo'", "task text", "--name")
+    assert_refused(longlag("launch", "demo", "--set", task), "data must stay as it was")
+    text.write_bytes(before)
+    assert longlag("resume", "demo")[0] == 130
 
 
 def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:

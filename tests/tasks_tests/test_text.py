@@ -95,3 +95,8 @@ def test_load_refuses_a_path_that_is_relative_or_leads_nowhere(tmp_path: Path) -
         loaded(tmp_path / "a.txt")
     with pytest.raises(ValueError, match=r"train\.txt cannot: No such file"):
         loaded(tmp_path / "*.txt")
+
+
+def test_files_are_one_or_that_of_each_part() -> None:
+    assert Text(path="/a/book.txt").files() == ["/a/book.txt"]
+    assert Text(path="/a/ptb.*.txt").files() == ["/a/ptb.train.txt", "/a/ptb.valid.txt", "/a/ptb.test.txt"]
