@@ -91,6 +91,7 @@ class Session:
         from study.execution.cluster import connect
         from study.execution.run import run
 
+        _go_on(stop)
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
             _go_on(stop)
             catalogue = self._catalogue(create=True)
