@@ -1,4 +1,4 @@
-"""What the tests of the tracking share: a home with an empty MLflow database, a client and a sink on it."""
+"""What tests share: the command line, a home with an empty MLflow database, a client and a sink on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from mlflow import MlflowClient
 
 from study.tracking import server, shipper
 from study.tracking.sink import MlflowSink, embedded_uri
+from study_tests.cli_book import Call, caller
 from study_tests.mlflow_book import sink_of
+
+
+@pytest.fixture
+def longlag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    return caller(tmp_path, monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")

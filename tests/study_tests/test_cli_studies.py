@@ -1,0 +1,251 @@
+"""Commands about studies that exist, or nearly: what is refused, what is told, and what Ctrl-C leaves."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from study import running, study_file
+from study.errors import UserError
+from study.execution import cluster
+from study.execution import run as execution
+from study.exported import write_export
+from study.outcome import Outcome, Status, failed_outcome
+from study.search.catalogue import Catalogue, StudyState
+from study.search.model_search import ModelSearch
+from study.search.storage import open_storage
+from study.session import Session
+from study.settings import read_settings
+from study.study_file import dump_spec, load_spec
+from study.tracking import ui
+from study.tracking.server import connect, embedded_uri, runs_of
+from study.tracking.sink import MlflowSink
+from study_tests.cli_book import Call, assert_refused
+from tasks_tests.data_files import write_letters
+
+
+def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> None:
+    assert_refused(longlag("best"), "the best trials need one that has ended")
+    for words in (["best", "x"], ["status", "x"], ["show", "x", "1"], ["export", "x", "1"], ["stop", "x"]):
+        assert_refused(longlag(*words), "there must be a study first")
+    assert_refused(longlag("resume", "x"), "there must be a study first")
+    assert_refused(longlag("ui"), "the UI needs a data directory")
+    assert_refused(longlag("evaluate", "nowhere"), "an exported trial is needed", "nowhere/study.yaml")
+    assert_refused(longlag("best", "--task", "adding2"), "unknown task 'adding2'", "did you mean 'adding'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(longlag("ui", "--port", str(port)), f"127.0.0.1:{port} is none: Address already in use\n")
+    assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
+
+
+def test_ui_ends_as_the_server_does(
+    longlag: Call, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".longlag").mkdir()
+    monkeypatch.setattr(ui, "serve", lambda *passed, **named: 3)
+    assert longlag("ui", "--port", str(free_port))[0] == 3
+
+
+def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
+    spec = load_spec("demo")
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    catalogue.create("demo", specification=dump_spec(spec), device="cpu")
+    assert_refused(longlag("launch", "demo", "--trials", "3"), "'demo' exists with another", "--name")
+    assert_refused(longlag("best", "demo"), "need one that has ended", "study demo")
+    assert_refused(longlag("best", "--model", "lstn"), "unknown model 'lstn'", "did you mean 'lstm'")
+    assert_refused(longlag("best", "--min-length", "9", "--task", "adding"), "none with task adding, a length of")
+    assert_refused(longlag("status", "dem"), "unknown study 'dem'", "did you mean 'demo'")
+    assert_refused(longlag("show", "demo", "7"), "MODEL/NUMBER", "tanh_elman", "'7'")
+    assert_refused(longlag("show", "demo", "lstn/7"), "MODEL/NUMBER", "'lstn/7'")
+    assert_refused(longlag("show", "demo", "lstm/7"), "model lstm must have trials", "none yet")
+    assert_refused(longlag("export", "demo", "lstm/7"), "model lstm must have trials", "none yet")
+    code, printed, _ = longlag("status", "demo")
+    assert code == 0
+    assert "0 of 96 trials" in printed
+    assert "no trial ended" in printed
+
+
+def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
+    catalogue.acquire("demo")
+    assert_refused(longlag("replicate", "demo"), "only a study that is done or stopped", "'demo' is running")
+
+
+def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag: Call, tmp_path: Path) -> None:
+    home, spec = tmp_path / ".longlag", load_spec("demo", name="n" * 64)
+    home.mkdir()
+    storage = open_storage(f"sqlite:///{home}/search.db")
+    catalogue = Catalogue(storage)
+    catalogue.create(spec.name, specification=dump_spec(spec), device="cpu")
+    catalogue.release(spec.name, catalogue.acquire(spec.name), StudyState.STOPPED)
+    plan = spec.plan("cpu")
+    search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
+    search.ask()
+    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
+    search.tell(0)
+    for name in ("a/b", "", "n" * 65):
+        assert_refused(longlag("replicate", spec.name, "--name", name), "name: string should match pattern", repr(name))
+    assert [path.name for path in home.iterdir()] == ["search.db"]
+    again = Session(read_settings(home)).replicated(spec.name, 2)
+    assert (len(again.name), list(again.models)) == (64, ["lstm"])
+
+
+def test_list_names_a_study_whose_task_is_gone_and_shows_the_others(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
+    text = dump_spec(load_spec("demo"))
+    catalogue.create("gone", specification=text.replace("name: temporal_order", "name: boom"), device="cpu")
+    catalogue.create("here", specification=text, device="cpu")
+    code, printed, complaint = longlag("list")
+    assert code == 0
+    assert "here" in printed
+    assert "gone" not in printed
+    assert complaint.startswith("study 'gone': ")
+    assert "unknown task 'boom'" in complaint
+    assert_refused(longlag("status", "gone"), "study 'gone': ", "unknown task 'boom'")
+
+
+def test_resume_refuses_a_study_whose_file_has_changed(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is trained: each launch stops at once."""
+    monkeypatch.setattr("study.execution.cluster.connect", lambda *_: nullcontext(SimpleNamespace(device="cpu")))
+    monkeypatch.setattr("study.execution.run.run", lambda *_, **__: None)
+    text = write_letters(tmp_path)
+    task = f"task={{name: text, path: {text}}}"
+    assert longlag("launch", "demo", "--set", task)[0] == 130
+    before = text.read_bytes()
+    text.write_bytes(before[:-1] + b"z")
+    assert_refused(longlag("resume", "demo"), "data must stay as it was", "'demo'", "task text", "--name")
+    assert_refused(longlag("launch", "demo", "--set", task), "data must stay as it was")
+    text.write_bytes(before)
+    assert longlag("resume", "demo")[0] == 130
+
+
+def test_export_refuses_a_folder_that_cannot_be_made(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spec = load_spec("demo")
+    for folder in ("file", "file/below", "/proc/nowhere"):
+        with pytest.raises(UserError, match=r"^the folder to export to must be (new or empty|writable), but .* is not"):
+            write_export(Path(folder), spec, {}, lambda part: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_evaluate_refuses_what_is_no_export(longlag: Call, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "study.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_refused(longlag("evaluate", "x"), "must be text in UTF-8")
+    write_export(tmp_path / "y", load_spec("demo"), {}, lambda part: (part / "weights.safetensors").write_text("no"))
+    assert_refused(longlag("evaluate", "y"), "must be a safetensors file")
+
+
+def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_path: Path, free_port: int) -> None:
+    home = tmp_path / ".longlag"
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
+    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
+    catalogue.release("demo", catalogue.acquire("demo"), StudyState.DONE)
+    sink = MlflowSink(f"http://127.0.0.1:{free_port}", home / "spool" / "demo", study="demo")
+    sink.open_study(parameters={}, specification="name: demo")
+    sink.close_study(status="done")
+    assert sink.close(0) == 2
+    code, printed, complaint = longlag("resume", "demo")
+    assert code == 0
+    # MLflow tells that it creates its tables.
+    assert "MLflow lacks" not in complaint
+    assert "no trial ended" in printed
+    assert "best configurations" not in printed
+    client = connect(embedded_uri(home))
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    assert [run.info.status for run in runs_of(client, experiment.experiment_id)] == ["FINISHED"]
+
+
+def test_a_study_of_which_all_trials_failed_says_why_and_ends_with_exit_code_1(longlag: Call, tmp_path: Path) -> None:
+    settings = ["models={lstm: {cell: lstm}}", "search.n_trials=2", "search.sampler=random"]
+    spec, uri = load_spec("demo", settings), f"sqlite:///{tmp_path}/.longlag/search.db"
+    (tmp_path / ".longlag").mkdir()
+    catalogue = Catalogue(open_storage(uri))
+    catalogue.create("demo", specification=dump_spec(spec), device="cpu")
+    owner, plan = catalogue.acquire("demo"), spec.plan("cpu")
+    search = ModelSearch(open_storage(uri), "demo", plan.seed, plan.search, plan.models[0])
+    for reason in (
+        "Traceback (most recent call last):\n  File\nValueError: the well is dry\n",
+        "RuntimeError: another",
+    ):
+        number = search.ask().key.number
+        search.save(number, failed_outcome(reason))
+        search.tell(number)
+    catalogue.release("demo", owner, StudyState.DONE)
+    sentence = "all 2 trials failed: ValueError: the well is dry (`longlag show demo lstm/0` tells more)"
+    code, printed, _ = longlag("resume", "demo")
+    assert code == 1
+    assert sentence in printed
+    assert "no trial ended" not in printed
+    assert "best configurations" not in printed
+    code, printed, _ = longlag("status", "demo")
+    assert code == 0
+    assert sentence in printed
+    assert_refused(longlag("best", "demo"), sentence)
+    assert_refused(longlag("best", "demo", "--model", "lstm"), sentence)
+    assert_refused(longlag("replicate", "demo"), sentence)
+
+
+def interrupt(*passed: object, **named: object) -> None:
+    """As a terminal does for Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training on a cluster of one worker that is not there."""
+
+    @contextmanager
+    def connect(*passed: object) -> Iterator[cluster.Cluster]:
+        yield cluster.Cluster(device="cpu", n_workers=1, n_cpus=1, n_gpus=0)
+
+    monkeypatch.setattr(cluster, "connect", connect)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(("module", "name"), [(study_file, "extend_registries"), (cluster, "Cluster")])
+def test_launch_stops_in_one_sentence_when_it_is_interrupted_before_training(
+    longlag: Call, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+) -> None:
+    before = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *passed, **named: (interrupt(), before(*passed, **named))[1])
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (130, "longlag: interrupted before training began: nothing has changed\n")
+    assert longlag("list")[1] == "no studies yet\n"
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_launch_interrupted_twice_leaves_a_study_that_can_be_stopped_or_taken_up(
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "FLUSH_S", 0.0)
+    monkeypatch.setattr(execution, "run", lambda *passed, **named: (interrupt(), interrupt()))
+    code, _, sentence = longlag("launch", "demo")
+    assert (code, sentence) == (
+        130,
+        "longlag: interrupted at once; `longlag resume demo` takes up what study demo has\n",
+    )
+    header = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db")).get("demo")
+    assert (header.state, header.owner) == (StudyState.INTERRUPTED, None)
+    monkeypatch.setattr(execution, "run", interrupt)
+    assert longlag("resume", "demo")[0] == 130
+    assert "study demo is stopped" in longlag("status", "demo")[1]
