@@ -113,7 +113,7 @@ def main(cell: str, n_trials: int, n_updates: int, n_workers: int, *, reuse_acto
         "n_updates": n_updates,
         "seed": 1,
         "init_scale": tune.loguniform(0.5, 1.5),
-        "learning_rate": tune.loguniform(3e-4, 0.3),
+        "learning_rate": tune.loguniform(3e-4, 0.03),
         "optimiser": tune.choice(list(OPTIMISERS)),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -164,7 +164,7 @@ def _spec(cell: str, n_trials: int, n_updates: int, *, n_hidden: int = 50, lengt
         "space": {
             "init": "orthogonal",
             "init_scale": {"low": 0.5, "high": 1.5, "log": True},
-            "learning_rate": {"low": 3e-4, "high": 0.3, "log": True},
+            "learning_rate": {"low": 3e-4, "high": 0.03, "log": True},
             "optimiser": {"choices": ["sgd", "nesterov", "rmsprop", "adam"]},
             "dropout": "none",
             "omega_weight": 0.0,
