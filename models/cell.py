@@ -47,11 +47,13 @@ class Flow(Gradients):
     """The error flow beside the gradients.
 
     ``net`` is delta_t = dE/da_t, ``[K, T, B, G*H]``, which is also the gradient by the drive's mean, place by place;
-    ``carousel`` is dE/dc_t, ``[K, T, B, H]``, for cells that have one.
+    ``carousel`` is dE/dc_t, ``[K, T, B, H]``, for cells that have one; ``state`` is what ``Cell.state_flow`` gives,
+    where somebody has asked for it.
     """
 
     net: Tensor
     carousel: Tensor | None
+    state: Tensor | None = None
 
 
 class Cell(ABC):
@@ -145,6 +147,13 @@ class Cell(ABC):
         """What ``backward`` gives, where nobody asks for the error flow: it need not be kept then."""
         return self.backward(weights, tape, mask, cotangent, window)
 
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor | None:
+        """``dE/dh_t`` of a gated cell without dropout, ``[K, T, B, H]``, from what ``backward`` gave for ``cotangent``.
+
+        None for a cell without gates, where it is ``W`` times the next error signal, and nothing besides.
+        """
+        return None
+
     def variance(self, tape: Tape, n_read: int) -> Tensor:
         """Variance of the hidden state at the last R steps, ``[K, R, B, H]``: none but in fast dropout."""
         return torch.zeros_like(tape.states[:, -n_read:])
@@ -160,3 +169,10 @@ class Cell(ABC):
     @abstractmethod
     def relative_slope(self, gates: Tensor) -> Tensor:
         """Slope f'(a) of every unit over the largest slope its nonlinearity has, from f(a) ``[..., G, H]``."""
+
+
+def readings(cotangent: Tensor, states: Tensor) -> Tensor:
+    """The gradient by the states of all steps, of which the last R are read: ``cotangent`` behind zeros."""
+    every = torch.zeros_like(states)
+    every[:, -cotangent.shape[1] :] = cotangent
+    return every

@@ -103,6 +103,10 @@ class Fused(Cell):
         """The cell's own."""
         return self.plain.variance(tape, n_read)
 
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor | None:
+        """The cell's own."""
+        return self.plain.state_flow(weights, tape, flow, cotangent)
+
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The cell's own."""
         return self.plain.tangent(weights, tape, t, before, mask)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward, tanh_backward
-from models.cell import Cell, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.truncation import reach
@@ -98,6 +98,17 @@ class Gru(Cell):
                     d_hidden += cotangent[:, t - 1 - length + n_read]
         gradients = recurrent_gradients(states, mask, delta, d_reset)
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=gradients, carousel=None)
+
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
+        """``dE/dh_{t-1}``, as ``backward`` has it."""
+        n_hidden = tape.states.shape[-1]
+        to_gates, to_candidate = weights["recurrent"].mT.unsqueeze(1).tensor_split((2 * n_hidden,), dim=-2)
+        r, z, _ = tape.gates.unbind(-2)
+        delta, d_hidden = flow.net, readings(cotangent, tape.states)
+        through = delta[..., : 2 * n_hidden] @ to_gates + (r * delta[..., 2 * n_hidden :]) @ to_candidate
+        for t in range(tape.states.shape[1] - 1, 0, -1):
+            d_hidden[:, t - 1] += torch.addcmul(through[:, t], z[:, t], d_hidden[:, t])
+        return d_hidden
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``n_t = tanh(drive_n + r q)`` and ``h_t = n_t + z (h_{t-1} - n_t)``."""

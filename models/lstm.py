@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward, tanh_backward
-from models.cell import Cell, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.truncation import reach
@@ -104,6 +104,12 @@ class Lstm(Cell):
         gradient = recurrent_gradient(states, mask, delta)
         weights_gradient = {"recurrent": gradient}
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=carousel)
+
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
+        """``dE/dh_t = reading_t + delta_{t+1} W^T``: a state is seen by net inputs and the readout alone."""
+        d_hidden = readings(cotangent, tape.states)
+        d_hidden[:, :-1] += flow.net[:, 1:] @ weights["recurrent"].mT.unsqueeze(1)
+        return d_hidden
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = f c_{t-1} + i g`` and ``h_t = o tanh(c_t)``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward, tanh_backward
-from models.cell import Cell, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.truncation import reach
@@ -112,6 +112,13 @@ class Lstm1997(Cell):
                     d_hidden += cotangent[:, t - 1 - length + n_read]
         weights_gradient = {"recurrent": recurrent_gradient(states, mask, delta)}
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=carousel)
+
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
+        """As in ``models.lstm``; the readings alone where the gradient is truncated."""
+        d_hidden = readings(cotangent, tape.states)
+        if not self.truncated:
+            d_hidden[:, :-1] += flow.net[:, 1:] @ weights["recurrent"].mT.unsqueeze(1)
+        return d_hidden
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = c_{t-1} + i g`` and ``h_t = o h(c_t)``; of the network, truncated or not."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.activation import sigmoid_backward
-from models.cell import Cell, Flow, State, Tape, Weights
+from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.truncation import reach
 
@@ -65,13 +65,19 @@ class MinGru(Cell):
         states, n_read = tape.states, cotangent.shape[1]
         reached = reach(window, states.shape[1], n_read)
         z, n = tape.gates.unbind(-2)
-        d_hidden = torch.zeros_like(states)
-        d_hidden[:, -n_read:] = cotangent
+        d_hidden = readings(cotangent, states)
         for t in range(states.shape[1] - 1, reached.first, -1):
             d_hidden[:, t - 1] += reached.sever(t - 1, z[:, t] * d_hidden[:, t])
         before = torch.nn.functional.pad(states[:, :-1], (0, 0, 0, 0, 1, 0))
         delta = torch.cat((sigmoid_backward((before - n) * d_hidden, z), (1 - z) * d_hidden), dim=-1)
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights={}, carousel=None)
+
+    def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
+        """``dE/dh_{t-1} = reading_{t-1} + z_t dE/dh_t``."""
+        d_hidden = readings(cotangent, tape.states)
+        for t in range(tape.states.shape[1] - 1, 0, -1):
+            d_hidden[:, t - 1] += tape.gates[:, t, :, 0] * d_hidden[:, t]
+        return d_hidden
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """``z_t u``."""

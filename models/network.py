@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -189,7 +189,9 @@ class Network:
         states = tape.states[:, -n_read:]
         readout = Readout(weights=weights, states=states, gain=self._output_gain(keep, None))
         cotangent, _ = readout.back(slope(readout.output()))
-        return tape, self.cell.backward(self.recurrent(weights), tape, gain, cotangent)
+        recurrent = self.recurrent(weights)
+        flow = self.cell.backward(recurrent, tape, gain, cotangent)
+        return tape, replace(flow, state=self.cell.state_flow(recurrent, tape, flow, cotangent))
 
     def _input_gradients(
         self, weights: Weights, inputs: Tensor, keep: Keep | None, noise: Noise | None, gradients: Gradients

@@ -132,9 +132,9 @@ class Outcome:
     is luckier on those that made it the best. Only a trial that can be the best of its model has it, see ``Bracket``.
     On a data set ``rungs`` are all contexts, from 0, the best constant answer; ``confirmed`` is the last of them on the
     test part, and ``dependency_length`` is the effective context length.
-    ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer, ``part_flow`` that of each gate alone and of the
-    carousel; ``lyapunov`` are the Lyapunov exponents, the largest first, in nats per step; ``metrics`` holds the last
-    value of every metric.
+    ``error_flow`` is g(k) for k = 1, 2, ... steps before the answer, ``part_flow`` that of each gate, of the carousel
+    and of the state; ``lyapunov`` are the Lyapunov exponents, the largest first, in nats per step; ``metrics`` holds
+    the last value of every metric.
     ``reason`` is empty, or says why the trial failed.
     """
 

@@ -28,7 +28,7 @@ Curve = tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Statistics of one member: its error flow, that of each gate alone and of the carousel, and scalars by name."""
+    """Statistics of one member: its error flow, that of each gate, carousel and state alone, and scalars by name."""
 
     error_flow: Curve
     part_flow: dict[str, Curve]
@@ -121,8 +121,9 @@ def _curves(network: Network, flow: Flow) -> tuple[list[Curve], dict[str, list[C
     """g(k) from k = 1 on for every member: of all net inputs together, and of the parts by name."""
     blocks = error_flow(flow.net.view(*flow.net.shape[:-1], network.cell.n_gates, network.n_hidden))
     parts = {name: blocks[..., gate] for gate, name in enumerate(network.cell.gate_names)}
-    if flow.carousel is not None:
-        parts["carousel"] = error_flow(flow.carousel)
+    for name, signals in (("carousel", flow.carousel), ("state", flow.state)):
+        if signals is not None:
+            parts[name] = error_flow(signals)
     return _rows(blocks.norm(dim=-1)), {name: _rows(part) for name, part in parts.items()}
 
 

@@ -41,6 +41,26 @@ def test_probe_error_flow_equals_autograds(cell: str, dropout: Dropout) -> None:
             )
 
 
+@pytest.mark.parametrize("cell", ["lstm", "lstm_1997", "gru", "min_gru"])
+def test_probe_flow_of_the_state_equals_autograds(cell: str) -> None:
+    net, data = network(cell), batch()
+    weights = init(net)
+    recurrent, (mean,) = net.recurrent(weights), net.drive(weights, data.inputs, None)[0].dense()
+    # Nudges of what readout and recurrence see of a step, which for LSTM is not all that it carries.
+    nudges = torch.zeros(*mean.shape[:-1], N_HIDDEN, dtype=mean.dtype, requires_grad=True)
+    state = net.cell.start(nudges[:, 0])
+    for t in range(LENGTH):
+        hidden, *others = net.cell.step(recurrent, state, (mean[:, t],), None)
+        state = (hidden + nudges[:, t], *others)
+    output = state[0].unsqueeze(1) @ weights["readout"].unsqueeze(1) + weights["readout_bias"][:, None, None]
+    (signal,) = torch.autograd.grad(TASK.loss(data, output).sum() * N_SEQUENCES, nudges)
+    expected = signal.square().sum(-1).mean(-1).sqrt().flip(1)
+    for k, found in enumerate(probe(net, weights, None, TASK, data)):
+        curve = torch.tensor(found.part_flow["state"], dtype=torch.float64)
+        torch.testing.assert_close(curve, expected[k, 1:], rtol=1e-10, atol=1e-14)
+        assert {"gradient/state/decay_rate", "gradient/state/horizon"} <= found.metrics.keys()
+
+
 @pytest.mark.parametrize("cell", ["elman_tanh", "elman_logistic", "elman_rectifier"])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 def test_probe_error_flow_obeys_hochreiters_bound(cell: str, scale: float) -> None:
@@ -107,7 +127,7 @@ def test_probe_of_lstm_also_follows_the_carousel() -> None:
     one = probe(net, init(net), None, TASK, batch())[0]
     assert one.metrics["gradient/carousel/decay_rate"] > one.metrics["gradient/decay_rate"] - 1
     assert "gradient/carousel/half_life" in one.metrics
-    assert list(one.part_flow) == ["input", "forget", "candidate", "output", "carousel"]
+    assert list(one.part_flow) == ["input", "forget", "candidate", "output", "carousel", "state"]
 
 
 def test_probe_tells_which_gates_carry_the_error() -> None:
@@ -158,5 +178,5 @@ def test_probe_of_a_cell_without_recurrent_weights_reports_none_of_theirs() -> N
     net = network("min_gru")
     one = probe(net, init(net), None, TASK, batch())[0]
     assert not [name for name in one.metrics if name.startswith(("recurrent/", "bound/"))]
-    assert list(one.part_flow) == ["update", "candidate"]
+    assert list(one.part_flow) == ["update", "candidate", "state"]
     assert one.metrics["gradient/decay_rate"] < 0
