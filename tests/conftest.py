@@ -76,7 +76,9 @@ def postgres_url() -> Iterator[str]:
         run(
             initdb, "--pgdata", data, "--username=longlag", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"
         )
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off"
+        # Every storage that a test opens keeps a connection until it is collected: Optuna's have no close.
+        limits = "-c max_connections=1000 -c fsync=off"
+        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' {limits}"
         run(pg_ctl, "start", "--wait", "--pgdata", data, "--log", f"{folder}/server.log", "--options", options)
         try:
             yield f"postgresql+psycopg://longlag@/postgres?host={folder}"
