@@ -59,8 +59,8 @@ def throughput() -> Section:
         rows=rows,
         notes="The idiomatic study is `benchmarks/idiomatic.py`: Ray Tune, OptunaSearch, MLflowLoggerCallback and "
         "torch's modules, on the same task, sizes, updates, evaluations and cores. Its time runs from its first "
-        "trial's start, ours from the command's: a longer study of ours is faster still. Our trials end when they have solved the "
-        "ladder, theirs do not: *updates per trial* says how much of the ratio that is.",
+        "trial's start, ours from the command's: a longer study of ours is faster still. Our trials end "
+        "when they have solved the ladder, theirs do not: *updates per trial* says how much of the ratio that is.",
     )
 
 
