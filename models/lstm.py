@@ -106,10 +106,8 @@ class Lstm(Cell):
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=carousel)
 
     def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
-        """``dE/dh_t = reading_t + delta_{t+1} W^T``: a state is seen by net inputs and the readout alone."""
-        d_hidden = readings(cotangent, tape.states)
-        d_hidden[:, :-1] += flow.net[:, 1:] @ weights["recurrent"].mT.unsqueeze(1)
-        return d_hidden
+        """See ``state_signals``."""
+        return state_signals(weights["recurrent"], tape.states, flow.net, cotangent)
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = f c_{t-1} + i g`` and ``h_t = o tanh(c_t)``."""
@@ -127,3 +125,10 @@ class Lstm(Cell):
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
         i, f, g, o = gates.unbind(-2)
         return torch.stack([4 * i * (1 - i), 4 * f * (1 - f), 1 - g * g, 4 * o * (1 - o)], dim=-2)
+
+
+def state_signals(matrix: Tensor, states: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
+    """``dE/dh_t = reading_t + delta_{t+1} W^T``, ``[K, T, B, H]``, where net inputs and readout alone see a state."""
+    d_hidden = readings(cotangent, states)
+    d_hidden[:, :-1] += delta[:, 1:] @ matrix.mT.unsqueeze(1)
+    return d_hidden

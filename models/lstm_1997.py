@@ -11,6 +11,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.lstm import state_signals
 from models.truncation import reach
 
 
@@ -114,11 +115,10 @@ class Lstm1997(Cell):
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=weights_gradient, carousel=carousel)
 
     def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
-        """As in ``models.lstm``; the readings alone where the gradient is truncated."""
-        d_hidden = readings(cotangent, tape.states)
-        if not self.truncated:
-            d_hidden[:, :-1] += flow.net[:, 1:] @ weights["recurrent"].mT.unsqueeze(1)
-        return d_hidden
+        """See ``models.lstm.state_signals``; the readings alone where the gradient is truncated."""
+        if self.truncated:
+            return readings(cotangent, tape.states)
+        return state_signals(weights["recurrent"], tape.states, flow.net, cotangent)
 
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = c_{t-1} + i g`` and ``h_t = o h(c_t)``; of the network, truncated or not."""

@@ -103,17 +103,6 @@ class Session:
                 run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
-    def resume(
-        self,
-        name: str,
-        *,
-        n_workers: int | None = None,
-        address: str | None = None,
-        watch: Watch = lambda watched: nullcontext(),
-    ) -> StudyState:
-        """Take a study up again that was stopped or whose process died; see ``launch``."""
-        return self.launch(self.spec(name), n_workers=n_workers, address=address, watch=watch)
-
     def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 

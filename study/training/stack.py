@@ -136,8 +136,8 @@ class Stack:
         """Lyapunov spectra of the members at these indices along the first probe sequence; empty for diverged ones."""
         batch = self.yardstick.probe_batch(PROBE_SEQUENCES)
         weights, keep = self._chosen(indices)
-        one = batch.inputs[:, :1]
-        tape, _ = self.network.flow(weights, one, keep=keep, n_read=batch.n_read, slope=torch.zeros_like)
+        drive, gain = self.network.drive(weights, batch.inputs[:, :1], keep)
+        tape = self.network.cell.forward(self.network.recurrent(weights), drive, gain)
         spectra = lyapunov_spectrum(self.network, weights, keep, tape)
         return [() if bool(spectrum.isnan().any()) else tuple(spectrum.tolist()) for spectrum in spectra]
 
