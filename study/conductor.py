@@ -121,7 +121,6 @@ class Conductor:
         """Take up a study where its records say it is; a new one asks its first rounds."""
         self._plan, self._tracker = plan, tracker
         self._stacks: deque[StackPlan] = deque()
-        self._running: dict[tuple[str, tuple[int, ...]], StackPlan] = {}
         self.progress: dict[str, ModelProgress] = {}
         self.seconds: Counter[str] = Counter()
         self._courses: dict[str, _Course] = {}
@@ -155,7 +154,6 @@ class Conductor:
         if not self._stacks:
             return None
         stack = self._stacks.popleft()
-        self._running[stack_key(stack)] = stack
         self.progress[stack.model].n_running += self._n_open(stack)
         return stack
 
@@ -171,9 +169,12 @@ class Conductor:
             self._tracker.log_metrics(self._key(stack.model, number), metrics)
         for departed in report.departed:
             self._settle(course, departed.number, departed.outcome, departed.weights)
-        if all(member.number in course.outcomes for member in stack.members):
-            self._running.pop(stack_key(stack), None)
         self._tell(course)
+
+    def put_back(self, stack: StackPlan) -> None:
+        """A stack was lost on its way: it is the next one again."""
+        self.progress[stack.model].n_running -= self._n_open(stack)
+        self._stacks.appendleft(stack)
 
     def fail(self, stack: StackPlan, reason: str) -> None:
         """Give up a stack: whoever had not left it has failed."""
@@ -181,7 +182,6 @@ class Conductor:
         for member in stack.members:
             if member.number not in course.outcomes:
                 self._settle(course, member.number, failed_outcome(reason), None)
-        self._running.pop(stack_key(stack), None)
         self._tell(course)
 
     def interrupt(self) -> None:

@@ -98,9 +98,8 @@ class Session:
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
             plan = spec.plan(cluster.device)
-            n_stacks = len(plan.models) * plan.search.n_trials
             with owned(self.settings, catalogue, spec, plan, stop) as (conductor, watched), watch(watched):
-                run(conductor, cluster, name=spec.name, n_stacks=n_stacks, home=self.settings.home, stop=stop)
+                run(conductor, cluster, name=spec.name, home=self.settings.home, stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
     def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:

@@ -13,21 +13,17 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from study.conductor import Conductor
 from study.execution.cluster import Cluster
-from study.execution.searcher import Forget, StackSearcher, StopAll
+from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, StopAll
 from study.execution.trainable import StackTrainable
 
-MAX_RESTARTS = 3
-"""How often a stack is started again after its worker died; one that kills its worker each time has failed."""
 
-
-def run(conductor: Conductor, cluster: Cluster, *, name: str, n_stacks: int, home: Path, stop: threading.Event) -> None:
+def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: threading.Event) -> None:
     """Train all stacks that the conductor hands out, on a cluster that this process is connected to.
 
     Args:
         conductor: the study.
         cluster: what to train on.
         name: of the study; names the cache folder.
-        n_stacks: no more stacks than this will be handed out.
         home: data directory; on a cluster of several machines a path that all of them share.
         stop: set from outside to put all stacks down.
 
@@ -43,7 +39,8 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, n_stacks: int, hom
         tune.with_resources(StackTrainable, {"cpu": cluster.n_cpus, "gpu": cluster.n_gpus}),
         tune_config=TuneConfig(
             search_alg=searcher,
-            num_samples=n_stacks,
+            # As many as the searcher has.
+            num_samples=-1,
             max_concurrent_trials=cluster.n_workers,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -53,7 +50,7 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, n_stacks: int, hom
             name=folder,
             storage_path=str(cache),
             stop=StopAll(stop),
-            callbacks=[Forget()],
+            callbacks=[Ends(searcher)],
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             verbose=0,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from study.conductor import Conductor
+from study.conductor import Conductor, stack_key
 from study.execution.trainable import REPORT, SPOOL, STACK
 from study.plan import StackPlan
+
+MAX_RESTARTS = 3
+"""How often a stack is started again after its worker died; one that kills its worker each time has failed."""
 
 
 class StackSearcher(Searcher):
@@ -27,6 +31,7 @@ class StackSearcher(Searcher):
         self.error: Exception | None = None
         self._conductor, self._spool, self._stop = conductor, spool, stop
         self._stacks: dict[str, StackPlan] = {}
+        self._n_given_up: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next stack as a Tune configuration, None while there is none, FINISHED when there will be none."""
@@ -44,12 +49,32 @@ class StackSearcher(Searcher):
         self._guarded(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass the last report on; a stack whose worker died too often has failed, unless the study is stopping."""
+        """Pass the last report on; what an error amounts to, ``lose`` is told."""
         if result:
             self._guarded(trial_id, result)
-        if error and not self._stop.is_set():
-            self._fail(trial_id)
-        self._stacks.pop(trial_id, None)
+        if not error:
+            self._stacks.pop(trial_id, None)
+
+    def lose(self, trial_id: str, n_deaths: int) -> None:
+        """Tune has given a stack up: it is handed out again, or has failed if its worker died too often.
+
+        Tune takes a single death for two, and the second for the last, where two tasks of the worker were under way.
+
+        Args:
+            trial_id: which one.
+            n_deaths: how often its worker died, as Tune counts.
+        """
+        stack = self._stacks.pop(trial_id)
+        if self._stop.is_set():
+            return
+        self._n_given_up[stack_key(stack)] += 1
+        try:
+            if n_deaths > MAX_RESTARTS or self._n_given_up[stack_key(stack)] > MAX_RESTARTS:
+                self._conductor.fail(stack, "its worker died more often than a stack is restarted")
+            else:
+                self._conductor.put_back(stack)
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the search storage is the one source of truth, and Tune's own files are a cache."""
@@ -70,22 +95,24 @@ class StackSearcher(Searcher):
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
 
-    def _fail(self, trial_id: str) -> None:
-        try:
-            self._conductor.fail(self._stacks[trial_id], "its worker died more often than a stack is restarted")
-        except Exception as error:  # noqa: BLE001
-            self._give_up(error)
-
     def _give_up(self, error: Exception) -> None:
         self.error = error
         self._stop.set()
 
 
-class Forget(Callback):
-    """Lets go of the last report of a stack that has ended: Tune keeps its trials, and writes them, to the end."""
+class Ends(Callback):
+    """What the searcher is not told of a stack's end, and what Tune need not keep after it."""
+
+    def __init__(self, searcher: StackSearcher) -> None:
+        """The ends of this searcher's stacks."""
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """How often its worker died decides what becomes of it."""
+        self._searcher.lose(trial.trial_id, trial.num_failures)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """The report has been passed on."""
+        """The last report has been passed on; Tune keeps its trials, and writes them, to the end."""
         trial.last_result.pop(REPORT, None)
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from models_tests.test_fused import EVERY, Drawn, distance, draw, passes
+from models_tests.test_fused import EVERY, Drawn, determined, distance, draw, passes
 
 from models import fusion
 from models.cell import Cell
@@ -104,7 +104,7 @@ def test_gpu_passes_end_errors_where_the_plain_cells_do(cell: Cell, fast: bool) 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("scale", [30.0, 1e30, math.nan, math.inf])
 def test_gpu_passes_are_finite_where_the_plain_cells_are(cell: Cell, fast: bool, scale: float) -> None:
-    drawn = moved(draw(cell, fast, (2, 6, 3, 10), scale=scale, masked=True, seed=1))
+    drawn = moved(determined(cell, draw(cell, fast, (2, 6, 3, 10), scale=scale, masked=True, seed=1), scale))
     plain = passes(cell, drawn, torch.float32)
     with np.errstate(all="ignore"):
         found = passes(fuse(cell), drawn, torch.float32)

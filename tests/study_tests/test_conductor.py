@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from study.conductor import Conductor, Departed, StackReport, stack_key
+from study.execution.searcher import MAX_RESTARTS, StackSearcher
 from study.outcome import Metric, Outcome, Status, TrialKey
 from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
 from study.record import TrialRecord
@@ -243,6 +245,42 @@ def test_fail_gives_up_only_who_had_not_left(tmp_path: Path) -> None:
     assert all(status is Status.FAILED for status in statuses[half:])
     play(one, 2, 0)
     assert one.done
+
+
+def test_a_stack_that_was_put_back_is_the_next_one_and_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    plan = study_plan()
+    for name in ("steady", "lost"):
+        (tmp_path / name).mkdir()
+    steady = conductor(tmp_path / "steady", plan, Log())
+    play(steady, 1, 0)
+    one = conductor(tmp_path / "lost", plan, Log())
+    stack = one.next_stack()
+    assert stack is not None
+    one.report(stack, next(reports(stack)))
+    one.put_back(stack)
+    assert one.progress[stack.model].n_running == 0
+    assert one.next_stack() is stack
+    one.put_back(stack)
+    play(one, 1, 0)
+    assert one.outcomes() == steady.outcomes()
+    assert all(progress.n_running == 0 for progress in one.progress.values())
+
+
+@pytest.mark.parametrize(("n_deaths", "n_times_back"), [(1, MAX_RESTARTS), (2, MAX_RESTARTS), (MAX_RESTARTS + 1, 0)])
+def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
+    tmp_path: Path, n_deaths: int, n_times_back: int
+) -> None:
+    one = conductor(tmp_path, study_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    for attempt in range(n_times_back + 1):
+        taken = searcher.suggest(f"trial-{attempt}")
+        assert isinstance(taken, dict)
+        assert one.outcomes() == {}
+        searcher.on_trial_complete(f"trial-{attempt}", error=True)
+        searcher.lose(f"trial-{attempt}", n_deaths)
+    assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
+    assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
+    assert searcher.error is None
 
 
 def test_stacks_hold_one_dropout_kind_each_and_all_trials_of_a_round(tmp_path: Path) -> None:
