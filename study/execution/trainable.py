@@ -18,7 +18,6 @@ from study.outcome import failed_outcome
 from study.plan import StackPlan
 from study.training.bracket import Bracket, Departure
 from study.training.process import prepare_process
-from study.training.stack import Stack
 
 STACK, SPOOL, REPORT = "stack", "spool", "report"
 """Keys of a Tune trial's configuration and of its results."""
@@ -68,9 +67,9 @@ class StackTrainable(tune.Trainable):
         return {REPORT: report, DONE: self._bracket.done, SHOULD_CHECKPOINT: due}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the stack's state, if there is one yet."""
+        """Write the bracket's state, if there is one yet."""
         if self._bracket is not None:
-            (Path(checkpoint_dir) / _FILE).write_bytes(self._bracket.stack.to_bytes())
+            (Path(checkpoint_dir) / _FILE).write_bytes(self._bracket.to_bytes())
         self._saved_s = time.monotonic()
 
     def load_checkpoint(self, checkpoint: str) -> None:
@@ -78,7 +77,7 @@ class StackTrainable(tune.Trainable):
         path = Path(checkpoint) / _FILE
         if path.exists():
             extend_registries()
-            self._bracket = Bracket(self._plan, Stack.from_bytes(self._plan, path.read_bytes()))
+            self._bracket = Bracket.from_bytes(self._plan, path.read_bytes())
 
     def _drop(self, departure: Departure) -> Departed:
         """Leave a member's weights where the driver finds them, under a name that no second attempt reuses."""

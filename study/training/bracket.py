@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from study.plan import StackPlan
 from study.training.lyapunov import spectrum_metrics
 from study.training.probe import Probe
 from study.training.stack import Stack
+
+Place = tuple[float, bool, int]
+"""An outcome's order and its trial's number: which of two trials is the better one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +45,28 @@ class Bracket:
 
     At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
     member whose parameters are not finite, or that solves the whole ladder, leaves at once. Whoever leaves is measured
-    on ``n_final`` fresh sequences, which decide its objective. The best of those that leave together, and so also the
-    best of the model, is measured at one length on as many more, which decide nothing.
+    on ``n_final`` fresh sequences, which decide its objective. Who leaves as the best of the stack so
+    far, and so also the best of the model, is measured at one length on as many more, which decide nothing.
 
     Source: Jamieson & Talwalkar 2016 (successive halving). Differs: one bracket, members may leave early.
     """
 
-    def __init__(self, plan: StackPlan, stack: Stack | None = None) -> None:
-        """A bracket before its first update, or around a stack restored from a checkpoint."""
+    def __init__(self, plan: StackPlan, stack: Stack | None = None, best: Place | None = None) -> None:
+        """A bracket before its first update, or around a stack that goes on and the best that has left it."""
         self.plan = plan
         self.stack = Stack(plan) if stack is None else stack
+        self._best = best
+
+    def to_bytes(self) -> bytes:
+        """All that a restart needs beside the plan."""
+        return json.dumps(self._best).encode() + b"\n" + self.stack.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, plan: StackPlan, data: bytes) -> Bracket:
+        """The bracket that ``to_bytes`` wrote."""
+        best, _, stack = data.partition(b"\n")
+        place = json.loads(best)
+        return cls(plan, Stack.from_bytes(plan, stack), None if place is None else tuple(place))
 
     @property
     def done(self) -> bool:
@@ -174,8 +190,12 @@ class Bracket:
         )
 
     def _confirmed(self, outcomes: Mapping[int, Outcome]) -> dict[int, Outcome]:
-        """The outcomes of members by index, the best with its best rung measured again."""
-        best = min(outcomes, key=lambda k: (outcomes[k].order, self.stack.members[k].number))
+        """The outcomes of members by index, the best with its best rung measured again if it is the stack's so far."""
+        places = {(*outcome.order, self.stack.members[k].number): k for k, outcome in outcomes.items()}
+        place = min(places)
+        if self._best is not None and self._best < place:
+            return dict(outcomes)
+        self._best, best = place, places[place]
         chosen = outcomes[best].best_rung
         if chosen is None:
             return dict(outcomes)

@@ -228,6 +228,27 @@ def test_the_best_of_a_study_is_confirmed_whenever_it_leaves() -> None:
     assert left[best].outcome.confirmed is not None
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_who_is_not_the_best_of_the_stack_so_far_is_not_confirmed(
+    monkeypatch: pytest.MonkeyPatch, *, restarted: bool
+) -> None:
+    def solving(stack: Stack, purpose: str, n: int, indices: list[int], ladder: object = None) -> list[tuple[Rung]]:
+        solvers = {5: {12}, 10: {11, 13}, 15: {14}}.get(stack.n_updates, set())
+        numbers = [stack.members[k].number for k in indices]
+        return [(Rung(length=6, lag=4, n_failed=0 if one in solvers else n, n_sequences=n),) for one in numbers]
+
+    monkeypatch.setattr(Stack, "evaluate", solving)
+    bracket = Bracket(plan(5, ladder=(6,), evaluate_every=5, n_updates=20, rungs=()))
+    left = {}
+    while not bracket.done:
+        left |= {one.number: one.outcome for one in bracket.advance().departures}
+        if restarted and not bracket.done:
+            bracket = Bracket.from_bytes(bracket.plan, bracket.to_bytes())
+    assert {number: one.n_updates for number, one in left.items()} == {12: 5, 11: 10, 13: 10, 14: 15, 10: 20}
+    # Of equals the earlier number is the better one, which makes 11 the best of all.
+    assert {number for number, one in left.items() if one.confirmed is not None} == {12, 11}
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_outcomes_do_not_depend_on_a_restart_from_a_checkpoint(stop_after: int) -> None:
     def outcomes(bracket: Bracket) -> dict[int, tuple[Outcome, dict[str, torch.Tensor]]]:
@@ -237,7 +258,7 @@ def test_outcomes_do_not_depend_on_a_restart_from_a_checkpoint(stop_after: int) 
     interrupted = Bracket(plan())
     for _ in range(stop_after):
         interrupted.advance()
-    resumed = outcomes(Bracket(plan(), Stack.from_bytes(plan(), interrupted.stack.to_bytes())))
+    resumed = outcomes(Bracket.from_bytes(plan(), interrupted.to_bytes()))
     for number, (outcome, weights) in resumed.items():
         assert outcome == whole[number][0]
         assert all(torch.equal(weights[name], whole[number][1][name]) for name in weights)
