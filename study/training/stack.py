@@ -89,16 +89,14 @@ class Stack:
 
     def train(self, n_updates: int) -> list[Interval]:
         """Make updates, and tell what the training of each member looked like."""
-        loss_sum = torch.zeros(len(self.members), dtype=torch.float64, device=self.flat.device)
-        n_clipped, n_nonfinite = torch.zeros_like(loss_sum), torch.zeros_like(loss_sum)
+        losses = self.flat.new_empty(n_updates, len(self.members), dtype=torch.float64)
+        norms = torch.empty_like(losses)
         last: dict[str, Tensor] = {}
         for step in range(n_updates):
             loss, gradient, omega = self._loss_and_gradient()
             before = self.flat.clone() if step == n_updates - 1 else None
             self._rule_state, norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
-            n_clipped += norm > self._clip_norm
-            n_nonfinite += ~norm.isfinite()
-            loss_sum += loss
+            losses[step], norms[step] = loss, norm
             if before is not None:
                 last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm, "omega": omega}
             self.n_updates += 1
@@ -107,12 +105,11 @@ class Stack:
                 # A parameter that is still zero has no ratio yet: x / 0 = inf, 0 / 0 = nan, both left out.
                 last |= {name: moved[name] / size[name] for name in moved}
         columns = {name: column.tolist() for name, column in last.items()}
-        columns["gradient/clipped_fraction"] = (n_clipped / n_updates).tolist()
-        columns["gradient/nonfinite"] = n_nonfinite.tolist()
-        losses = (loss_sum / n_updates).tolist()
+        columns["gradient/clipped_fraction"] = (norms > self._clip_norm).double().mean(0).tolist()
+        columns["gradient/nonfinite"] = (~norms.isfinite()).double().sum(0).tolist()
         return [
-            Interval(loss=losses[k], metrics={name: column[k] for name, column in columns.items()})
-            for k in range(len(self.members))
+            Interval(loss=loss, metrics={name: column[k] for name, column in columns.items()})
+            for k, loss in enumerate(losses.mean(0).tolist())
         ]
 
     def evaluate(
@@ -234,7 +231,7 @@ class Stack:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
         batch, noise = self.feed.draw(self.n_updates, self.members)
         gradient = torch.empty_like(self.flat)
-        omega = gradient.new_full((len(self.members),), torch.nan)
+        omega = self.flat.new_full((len(self.members),), torch.nan)
         every = [member.hyperparameters for member in self.members]
         losses = []
         n_together = self._group_size(batch)
@@ -260,8 +257,7 @@ class Stack:
                 penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
                 window=own.window,
             )
-            for name, place in self._splits.items():
-                gradient[group, place] = gradients[name].flatten(1)
+            torch.cat([gradients[name].flatten(1) for name in self._splits], dim=1, out=gradient[group])
         if self._lacking is not None:
             gradient[:, self._splits["recurrent"]].masked_fill_(self._lacking, 0)
         return torch.cat(losses), gradient, omega

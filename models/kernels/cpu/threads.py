@@ -43,10 +43,11 @@ def _call(
         one.result()
 
 
-def _parts(n: int, n_parts: int) -> list[tuple[int, int]]:
+@cache
+def _parts(n: int, n_parts: int) -> tuple[tuple[int, int], ...]:
     """First and one past the last of ``n_parts`` parts of n things; fewer parts where there are fewer things."""
     ends = [n * part // min(n, n_parts) for part in range(min(n, n_parts) + 1)]
-    return list(pairwise(ends))
+    return tuple(pairwise(ends))
 
 
 @cache
