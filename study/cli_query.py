@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,8 +36,7 @@ def list_studies() -> None:
 
     found, unreadable = session().studies()
     out.print(studies_table(found) if found or unreadable else "no studies yet")
-    for sentence in unreadable:
-        err.print(sentence, soft_wrap=True, markup=False)
+    _complain(unreadable)
 
 
 @queries.command()
@@ -62,7 +62,9 @@ def best(  # noqa: PLR0917  (as above)
     format: Annotated[Format, typer.Option(help="How to print them.")] = Format.TABLE,
 ) -> None:
     """The best trials: parameters, value, error with its interval, run id."""
-    _print_rows(session().best(study, task=task, model=model, min_length=min_length, top=top), format)
+    rows, unreadable = session().best(study, task=task, model=model, min_length=min_length, top=top)
+    _print_rows(rows, format)
+    _complain(unreadable)
 
 
 @queries.command()
@@ -146,6 +148,11 @@ def list_presets() -> None:
     from study.study_file import presets
 
     out.print(listing("presets", ("preset", "what it does"), list(presets().items())))
+
+
+def _complain(unreadable: Sequence[str]) -> None:
+    for sentence in unreadable:
+        err.print(sentence, soft_wrap=True, markup=False)
 
 
 def _print_rows(rows: list[dict[str, Json]], format: Format, *, single: bool = False) -> None:

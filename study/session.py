@@ -89,11 +89,13 @@ class Session:
         # Ray takes seconds to import and to start.
         _go_on(stop)
         from study.execution.cluster import connect
-        from study.execution.run import run
 
         _go_on(stop)
+        threading.Thread(target=_import_the_rest, name="longlag-import").start()
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
             _go_on(stop)
+            from study.execution.run import run
+
             catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
@@ -183,13 +185,16 @@ class Session:
         model: str | None = None,
         min_length: int | None = None,
         top: int | None = None,
-    ) -> list[dict[str, Json]]:
+    ) -> tuple[list[dict[str, Json]], list[str]]:
         """The best trials of one study, or of all that can be read, as rows; see ``study.query.best``.
+
+        Returns:
+            The rows, and why any studies cannot be read, see ``studies``.
 
         Raises:
             UserError: there is no such task or model, or no trial that has measured anything and fits.
         """
-        chosen = self.studies()[0] if name is None else [self.study(name)]
+        chosen, unreadable = self.studies() if name is None else ([self.study(name)], [])
         models = {one.name for _, plan, _ in chosen for one in plan.models}
         for kind, asked, known in (("task", task, {*TASKS, *DATASETS}), ("model", model, models)):
             if asked is not None and known and asked not in known:
@@ -204,7 +209,7 @@ class Session:
             limits = {"study": name, "task": task, "model": model, "a length of at least": min_length}
             asked = ", ".join(f"{limit} {value}" for limit, value in limits.items() if value is not None)
             raise UserError(f"the best trials need one that has ended, but there is none{asked and f' with {asked}'}")
-        return [_described(record, plans[record.key.study]) for record in found]
+        return [_described(record, plans[record.key.study]) for record in found], unreadable
 
     def show(self, name: str, trial: str) -> dict[str, Json]:
         """All that is known of one trial."""
@@ -250,6 +255,11 @@ def _spec(header: Header) -> Spec:
 def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
         raise StoppedError("interrupted before training began: nothing has changed")
+
+
+def _import_the_rest() -> None:
+    """Import what a study needs once Ray is up; meanwhile its process would only wait."""
+    import study.execution.run  # noqa: F401
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

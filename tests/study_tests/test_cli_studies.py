@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from optuna.storages import BaseStorage
 
 from study import running, study_file
 from study.errors import UserError
@@ -22,6 +23,7 @@ from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.session import Session
 from study.settings import read_settings
+from study.spec import Spec
 from study.study_file import dump_spec, load_spec
 from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
@@ -77,6 +79,14 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
     assert "no trial ended" in printed
 
 
+def end_a_trial(storage: BaseStorage, spec: Spec) -> None:
+    plan = spec.plan("cpu")
+    search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
+    search.ask()
+    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
+    search.tell(0)
+
+
 def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / ".longlag").mkdir()
     catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
@@ -92,11 +102,7 @@ def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag
     catalogue = Catalogue(storage)
     catalogue.create(spec.name, specification=dump_spec(spec), device="cpu")
     catalogue.release(spec.name, catalogue.acquire(spec.name), StudyState.STOPPED)
-    plan = spec.plan("cpu")
-    search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
-    search.ask()
-    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
-    search.tell(0)
+    end_a_trial(storage, spec)
     for name in ("a/b", "", "n" * 65):
         assert_refused(longlag("replicate", spec.name, "--name", name), "name: string should match pattern", repr(name))
     assert [path.name for path in home.iterdir()] == ["search.db"]
@@ -104,18 +110,21 @@ def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag
     assert (len(again.name), list(again.models)) == (64, ["lstm"])
 
 
-def test_list_names_a_study_whose_task_is_gone_and_shows_the_others(longlag: Call, tmp_path: Path) -> None:
+def test_a_study_whose_task_is_gone_is_named_and_the_others_are_shown(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / ".longlag").mkdir()
-    catalogue = Catalogue(open_storage(f"sqlite:///{tmp_path}/.longlag/search.db"))
-    text = dump_spec(load_spec("demo"))
+    storage = open_storage(f"sqlite:///{tmp_path}/.longlag/search.db")
+    catalogue, here = Catalogue(storage), load_spec("demo", name="here")
+    text = dump_spec(here)
     catalogue.create("gone", specification=text.replace("name: temporal_order", "name: boom"), device="cpu")
     catalogue.create("here", specification=text, device="cpu")
-    code, printed, complaint = longlag("list")
-    assert code == 0
-    assert "here" in printed
-    assert "gone" not in printed
-    assert complaint.startswith("study 'gone': ")
-    assert "unknown task 'boom'" in complaint
+    end_a_trial(storage, here)
+    for words in (["list"], ["best", "--format", "csv"]):
+        code, printed, complaint = longlag(*words)
+        assert code == 0
+        assert "here" in printed
+        assert "gone" not in printed
+        assert complaint.startswith("study 'gone': ")
+        assert "unknown task 'boom'" in complaint
     assert_refused(longlag("status", "gone"), "study 'gone': ", "unknown task 'boom'")
 
 
