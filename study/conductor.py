@@ -141,6 +141,11 @@ class Conductor:
         """Whether every trial of every model is told."""
         return all(course.n_told == self._n_rounds for course in self._courses.values())
 
+    @property
+    def has_stack(self) -> bool:
+        """Whether there is a stack to train now."""
+        return bool(self._stacks)
+
     def outcomes(self) -> dict[TrialKey, Outcome]:
         """Outcomes of all trials that have ended."""
         return {

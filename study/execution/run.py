@@ -13,8 +13,8 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from study.conductor import Conductor
 from study.execution.cluster import Cluster
-from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, StopAll
-from study.execution.trainable import StackTrainable
+from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, Stops
+from study.execution.trainable import STACK, StackTrainable
 
 
 def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: threading.Event) -> None:
@@ -49,10 +49,10 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: 
         run_config=RunConfig(
             name=folder,
             storage_path=str(cache),
-            stop=StopAll(stop),
+            stop=Stops(searcher, stop),
             callbacks=[Ends(searcher)],
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_at_end=False),
             verbose=0,
         ),
     )
@@ -65,5 +65,6 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: 
 
 
 def _name(trial: tune.experiment.Trial) -> str:
-    stack = trial.config["stack"]
-    return f"{stack.model}-{stack.members[0].number}-{trial.trial_id}"
+    stack = trial.config[STACK]
+    what = "waiting" if stack is None else f"{stack.model}-{stack.members[0].number}"
+    return f"{what}-{trial.trial_id}"

@@ -21,6 +21,9 @@ MAX_RESTARTS = 3
 class StackSearcher(Searcher):
     """Hands out the conductor's stacks and carries reports back.
 
+    A worker for which there is no stack at the moment is told to wait: Tune keeps a single idle one, ends all others,
+    and then takes seconds to start new ones.
+
     Tune ends the whole run on an exception in a searcher; here it stops the run instead, and is raised when all stacks
     have been put down in order.
     """
@@ -31,18 +34,32 @@ class StackSearcher(Searcher):
         self.error: Exception | None = None
         self._conductor, self._spool, self._stop = conductor, spool, stop
         self._stacks: dict[str, StackPlan] = {}
+        self._waiting: set[str] = set()
+        self._n_workers = 0
         self._n_given_up: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next stack as a Tune configuration, None while there is none, FINISHED when there will be none."""
+        """The next stack as a Tune configuration, which may say to wait; FINISHED when there will be none.
+
+        None where there is neither a stack nor a worker that would have to wait.
+        """
         if self._conductor.done or self._stop.is_set():
             finished: str = Searcher.FINISHED
             return finished
         stack = self._conductor.next_stack()
-        if stack is None:
+        if stack is not None:
+            self._stacks[trial_id] = stack
+        elif len(self._stacks) + len(self._waiting) < self._n_workers:
+            self._waiting.add(trial_id)
+        else:
             return None
-        self._stacks[trial_id] = stack
+        self._n_workers = max(self._n_workers, len(self._stacks) + len(self._waiting))
         return {STACK: stack, SPOOL: self._spool}
+
+    def awaited(self, trial_id: str) -> bool:
+        """Whether a worker has waited long enough: for a stack that there is now, or for the study's end."""
+        over = self._conductor.done or self._conductor.has_stack or self._stop.is_set()
+        return over and trial_id in self._waiting
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a report on."""
@@ -54,6 +71,7 @@ class StackSearcher(Searcher):
             self._guarded(trial_id, result)
         if not error:
             self._stacks.pop(trial_id, None)
+            self._waiting.discard(trial_id)
 
     def lose(self, trial_id: str, n_deaths: int) -> None:
         """Tune has given a stack up: it is handed out again, or has failed if its worker died too often.
@@ -64,8 +82,9 @@ class StackSearcher(Searcher):
             trial_id: which one.
             n_deaths: how often its worker died, as Tune counts.
         """
-        stack = self._stacks.pop(trial_id)
-        if self._stop.is_set():
+        self._waiting.discard(trial_id)
+        stack = self._stacks.pop(trial_id, None)
+        if stack is None or self._stop.is_set():
             return
         self._n_given_up[stack_key(stack)] += 1
         try:
@@ -116,16 +135,16 @@ class Ends(Callback):
         trial.last_result.pop(REPORT, None)
 
 
-class StopAll(Stopper):
-    """Ends all stacks as soon as an event is set."""
+class Stops(Stopper):
+    """Ends all stacks as soon as an event is set, and a worker's waiting as soon as it is over."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        """A stopper for this event."""
-        self._stop = stop
+    def __init__(self, searcher: StackSearcher, stop: threading.Event) -> None:
+        """A stopper for this event and this searcher's workers."""
+        self._searcher, self._stop = searcher, stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single stack is stopped from outside."""
-        return False
+        """No single stack is stopped from outside, but a worker that waits is."""
+        return self._searcher.awaited(trial_id)
 
     def stop_all(self) -> bool:
         """Whether the event is set."""

@@ -25,16 +25,22 @@ STACK, SPOOL, REPORT = "stack", "spool", "report"
 CHECKPOINT_S = 20.0
 """Seconds of training that a dead worker may cost."""
 
+WAIT_S = 0.2
+"""How often a worker without a stack shows itself to the driver, which then may have one."""
+
 _FILE = "stack.pt"
 
 
 class StackTrainable(tune.Trainable):
-    """Trains one stack; a step goes to the bracket's next report. Departed members leave their weights in the spool."""
+    """Trains one stack, or waits where there is none; a step goes to the bracket's next report.
+
+    Departed members leave their weights in the spool.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare for the stack in ``config``; what can fail by the user's doing waits for the first step."""
         prepare_process()
-        self._plan: StackPlan = config[STACK]
+        self._plan: StackPlan | None = config[STACK]
         self._spool = Path(config[SPOOL])
         self._bracket: Bracket | None = None
         self._saved_s = time.monotonic()
@@ -46,6 +52,9 @@ class StackTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next report. An exception becomes the outcome of every member that has not left yet."""
+        if self._plan is None:
+            time.sleep(WAIT_S)
+            return {REPORT: None, DONE: False}
         try:
             if self._bracket is None:
                 extend_registries()
@@ -56,7 +65,7 @@ class StackTrainable(tune.Trainable):
                 n_member_updates=progress.n_member_updates,
                 seconds=progress.seconds,
                 metrics=progress.metrics,
-                departed=[self._drop(departure) for departure in progress.departures],
+                departed=[self._drop(self._plan.model, departure) for departure in progress.departures],
             )
         except Exception:  # noqa: BLE001
             outcome = failed_outcome(traceback.format_exc())
@@ -75,13 +84,13 @@ class StackTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from what ``save_checkpoint`` wrote."""
         path = Path(checkpoint) / _FILE
-        if path.exists():
+        if self._plan is not None and path.exists():
             extend_registries()
             self._bracket = Bracket.from_bytes(self._plan, path.read_bytes())
 
-    def _drop(self, departure: Departure) -> Departed:
+    def _drop(self, model: str, departure: Departure) -> Departed:
         """Leave a member's weights where the driver finds them, under a name that no second attempt reuses."""
-        path = self._spool / f"{self._plan.model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
+        path = self._spool / f"{model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
         half_written = path.with_suffix(".part")
         save_file(departure.weights, half_written)
         half_written.rename(path)
