@@ -18,6 +18,7 @@ from study.record import TrialRecord
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.seeds import derive
+from study.tracking.entry import model_answers
 
 TRAINING = TrainingPlan(
     n_updates=10,
@@ -121,6 +122,8 @@ def result(stack: StackPlan, number: int) -> Outcome:
         skill=0.5,
         diverged=value % 7 == 0,
         n_updates=10,
+        error_flow=(0.5, value / 100),
+        metrics={"loss": value / 100},
     )
 
 
@@ -214,6 +217,16 @@ def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
         # Whatever was opened here and has not ended is handed over as interrupted.
         assert set(log.opened) - set(log.closed) <= set(log.interrupted)
     assert described(records(tmp_path, plan)) == expected
+
+
+def test_outcomes_answer_as_all_reports_do_but_are_whole_only_for_the_best(tmp_path: Path) -> None:
+    log, plan = Log(), study_plan()
+    one = conductor(tmp_path, plan, log)
+    play(one, 3, 5)
+    for found in (one.outcomes(), conductor(tmp_path, plan, Log()).outcomes()):
+        assert found.keys() == log.closed.keys()
+        assert model_answers(found) == model_answers(log.closed)
+        assert sum(bool(outcome.metrics or outcome.error_flow) for outcome in found.values()) == len(plan.models)
 
 
 def test_report_again_after_a_worker_began_again_changes_nothing(tmp_path: Path) -> None:
