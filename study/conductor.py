@@ -56,7 +56,8 @@ class Conductor:
 
     Round n of a model is asked as soon as its round n - look_back is told, and round n is told when all its trials
     have ended and the rounds before are told. Hence every ask sees the same trials with the same states whatever the
-    number of workers, their timing, crashes and resumptions.
+    number of workers, their timing, crashes and resumptions. Stacks that wait are handed out first: no worker waits
+    for an ask that it does not need.
     """
 
     def __init__(self, plan: StudyPlan, searches: Mapping[str, Search], tracker: Tracker) -> None:
@@ -95,6 +96,7 @@ class Conductor:
 
     def next_stack(self) -> StackPlan | None:
         """The next stack to train; None if there is none now."""
+        self.catch_up()
         if not self._stacks:
             return None
         stack = self._stacks.popleft()
@@ -113,7 +115,7 @@ class Conductor:
             self._tracker.log_metrics(self._key(stack.model, number), metrics)
         for departed in report.departed:
             self._settle(course, departed.number, departed.outcome, departed.weights)
-        self._tell(course)
+        self.catch_up()
 
     def put_back(self, stack: StackPlan) -> None:
         """A stack was lost on its way: it is the next one again."""
@@ -126,7 +128,13 @@ class Conductor:
         for member in stack.members:
             if member.number not in course.outcomes:
                 self._settle(course, member.number, failed_outcome(reason), None)
-        self._tell(course)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tell and ask what is due, unless there still are stacks to hand out."""
+        if not self._stacks:
+            for course in self._courses.values():
+                self._tell(course)
 
     def interrupt(self) -> None:
         """Leave the study so that it can be taken up again: no trial stays without an owner."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from study.conductor import Conductor, Departed, StackReport, stack_key
-from study.execution.searcher import MAX_RESTARTS, StackSearcher
+from study.errors import LonglagError
+from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher
+from study.execution.trainable import REPORT, STACK
 from study.outcome import Metric, Outcome, Status, TrialKey
 from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
 from study.record import TrialRecord
@@ -157,6 +159,8 @@ def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = No
             busy.remove((stack, source))
             continue
         one.report(stack, report)
+        if chance.random() < 0.5:
+            one.catch_up()
         if patience is not None:
             patience -= 1
             if patience == 0:
@@ -294,6 +298,65 @@ def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
     assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
     assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
     assert searcher.error is None
+
+
+def one_model_plan() -> StudyPlan:
+    """A model whose rounds are one stack each."""
+    only = model("a")
+    return replace(study_plan(n_trials=16), models=(replace(only, space={**only.space, "dropout": "none"}),))
+
+
+def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_path: Path) -> None:
+    plan = one_model_plan()
+    one = conductor(tmp_path, plan, Log())
+    first = one.next_stack()
+    assert first is not None
+    for report in reports(first):
+        one.report(first, report)
+    second = one.next_stack()
+    assert second is not None
+    assert [member.number for member in second.members] == [4, 5, 6, 7]
+    assert len(records(tmp_path, plan)) == 8
+    third = one.next_stack()
+    assert third is not None
+    assert [member.number for member in third.members] == [8, 9, 10, 11]
+
+
+def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
+    plan, stop = one_model_plan(), threading.Event()
+    one = conductor(tmp_path, plan, Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    ends = Ends(searcher)
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    ends.on_step_end(0, [])
+    assert len(records(tmp_path, plan)) == 8
+    searcher.suggest("second")
+    ends.on_step_end(1, [])
+    assert len(records(tmp_path, plan)) == 12
+    assert searcher.error is None
+
+
+def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    gone = LonglagError("the storage is gone")
+
+    def fail(search: ModelSearch) -> None:
+        raise gone
+
+    monkeypatch.setattr(ModelSearch, "ask", fail)
+    for trial_id in ("first", "second"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        for report in reports(taken[STACK]):
+            searcher.on_trial_result(trial_id, {REPORT: report})
+    assert searcher.error is gone
+    assert stop.is_set()
+    assert searcher.suggest("third") == StackSearcher.FINISHED
 
 
 def test_stacks_hold_one_dropout_kind_each_and_all_trials_of_a_round(tmp_path: Path) -> None:
