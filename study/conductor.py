@@ -95,8 +95,7 @@ class Conductor:
         }
 
     def next_stack(self) -> StackPlan | None:
-        """The next stack to train; None if there is none now."""
-        self.catch_up()
+        """The next stack to train; None if there is none now, see ``catch_up``."""
         if not self._stacks:
             return None
         stack = self._stacks.popleft()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback, Stopper
@@ -40,9 +38,8 @@ class StackSearcher(Searcher):
         if self._conductor.done or self._stop.is_set():
             finished: str = Searcher.FINISHED
             return finished
-        stack = None
-        with self._stopping_on_errors():
-            stack = self._conductor.next_stack()
+        self.prepare()
+        stack = self._conductor.next_stack()
         if stack is None:
             return None
         self._stacks[trial_id] = stack
@@ -50,12 +47,12 @@ class StackSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a report on."""
-        self._pass_on(trial_id, result)
+        self._guarded(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the last report on; what an error amounts to, ``lose`` is told."""
         if result:
-            self._pass_on(trial_id, result)
+            self._guarded(trial_id, result)
         if not error:
             self._stacks.pop(trial_id, None)
 
@@ -72,17 +69,22 @@ class StackSearcher(Searcher):
         if self._stop.is_set():
             return
         self._n_given_up[stack_key(stack)] += 1
-        with self._stopping_on_errors():
+        try:
             if n_deaths > MAX_RESTARTS or self._n_given_up[stack_key(stack)] > MAX_RESTARTS:
                 self._conductor.fail(stack, "its worker died more often than a stack is restarted")
             else:
                 self._conductor.put_back(stack)
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
 
     def prepare(self) -> None:
-        """Get the next stacks ready, while workers train those that have been handed out."""
-        if not self._stop.is_set():
-            with self._stopping_on_errors():
-                self._conductor.catch_up()
+        """Have the next stacks asked for, if none is left."""
+        if self._stop.is_set():
+            return
+        try:
+            self._conductor.catch_up()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the search storage is the one source of truth, and Tune's own files are a cache."""
@@ -94,31 +96,29 @@ class StackSearcher(Searcher):
         """Nothing either: Tune pickles what it is given into a file that is never read back."""
         return {}
 
-    def _pass_on(self, trial_id: str, result: dict[str, Any]) -> None:
+    def _guarded(self, trial_id: str, result: dict[str, Any]) -> None:
         report = result.get(REPORT)
         if report is None or self.error is not None:
             return
-        with self._stopping_on_errors():
-            self._conductor.report(self._stacks[trial_id], report)
-
-    @contextmanager
-    def _stopping_on_errors(self) -> Iterator[None]:
         try:
-            yield
+            self._conductor.report(self._stacks[trial_id], report)
         except Exception as error:  # noqa: BLE001
-            self.error = error
-            self._stop.set()
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.error = error
+        self._stop.set()
 
 
 class Ends(Callback):
-    """What a searcher is not told of the ends of stacks and of Tune's steps, and what Tune need not keep after them."""
+    """What the searcher is not told of a step's and of a stack's end, and what Tune need not keep after it."""
 
     def __init__(self, searcher: StackSearcher) -> None:
-        """The ends that this searcher is to know of."""
+        """The ends of this searcher's stacks."""
         self._searcher = searcher
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
-        """Free workers have been given what there was to hand out."""
+        """Free workers have been given what there was: what comes next is asked for while they train."""
         self._searcher.prepare()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:

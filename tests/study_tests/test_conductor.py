@@ -150,6 +150,8 @@ def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = No
     chance = random.Random(seed)
     busy: list[tuple[StackPlan, Iterator[StackReport]]] = []
     while not one.done:
+        if not busy or chance.random() < 0.5:
+            one.catch_up()
         while len(busy) < n_workers and (stack := one.next_stack()) is not None:
             busy.append((stack, reports(stack)))
         assert busy, "the study is neither done nor has anything to train"
@@ -159,8 +161,6 @@ def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = No
             busy.remove((stack, source))
             continue
         one.report(stack, report)
-        if chance.random() < 0.5:
-            one.catch_up()
         if patience is not None:
             patience -= 1
             if patience == 0:
@@ -317,6 +317,7 @@ def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_pat
     assert second is not None
     assert [member.number for member in second.members] == [4, 5, 6, 7]
     assert len(records(tmp_path, plan)) == 8
+    one.catch_up()
     third = one.next_stack()
     assert third is not None
     assert [member.number for member in third.members] == [8, 9, 10, 11]
@@ -334,9 +335,25 @@ def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path
     ends.on_step_end(0, [])
     assert len(records(tmp_path, plan)) == 8
     searcher.suggest("second")
+    assert len(records(tmp_path, plan)) == 8
     ends.on_step_end(1, [])
     assert len(records(tmp_path, plan)) == 12
     assert searcher.error is None
+
+
+def test_a_worker_for_which_no_stack_waits_is_given_one_if_it_can_be_asked(tmp_path: Path) -> None:
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    numbers = []
+    for trial_id in ("second", "third"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        numbers.append([member.number for member in taken[STACK].members])
+    assert numbers == [[4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
