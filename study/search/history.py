@@ -26,7 +26,7 @@ MAX_REDRAWS = 100
 """Draws after which a point that was drawn before is accepted: the space has fewer points than trials."""
 
 MAX_LEARNED = 500
-"""Ended trials that are learned from at most: what TPE costs for an ask is linear in them."""
+"""Ended trials that are learned from at most: what TPE costs for an ask is linear in them, some 10 us for each."""
 
 N_GOOD = 25
 """Trials that TPE takes for good ones at most."""
@@ -40,7 +40,7 @@ class History:
     trials give, and its density of the others lacks those that it weighs least, for its weights rise with the number.
     Up to so many trials nothing is left out.
 
-    Source: Bergstra et al. 2013 (older trials weigh less). Differs: Optuna's weights, and the cut.
+    Source: the weights are Optuna's, which refers to Bergstra et al. 2013 for them. Differs: the cut.
     """
 
     def __init__(self, search: SearchPlan, model: ModelPlan, seed: int, trials: Sequence[FrozenTrial]) -> None:
