@@ -80,6 +80,7 @@ class Conductor:
         for course in self._courses.values():
             self._take_up(course)
         self._stacks = deque(_interleaved(self._stacks))
+        self.catch_up()
 
     @property
     def done(self) -> bool:
@@ -130,10 +131,10 @@ class Conductor:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Tell and ask what is due, unless there still are stacks to hand out."""
-        if not self._stacks:
-            for course in self._courses.values():
-                self._tell(course)
+        """Tell and ask what is due until there is a stack to hand out, of the model that is behind the others first."""
+        for course in sorted(self._courses.values(), key=lambda one: one.n_told):
+            while not self._stacks and self._tell(course):
+                pass
 
     def interrupt(self) -> None:
         """Leave the study so that it can be taken up again: no trial stays without an owner."""
@@ -158,7 +159,6 @@ class Conductor:
             course.n_told += 1
         for index in range(course.n_told, min(course.n_told + self._plan.search.look_back, self._n_rounds)):
             self._ask(course, index)
-        self._tell(course)
 
     def _ask(self, course: Course, index: int) -> None:
         """Ask what a round lacks, and line up its stacks."""
@@ -208,18 +208,18 @@ class Conductor:
         progress.n_running -= 1
         progress.count(outcome)
 
-    def _tell(self, course: Course) -> None:
-        """Tell every round whose turn has come, and ask the round that each of them lets through."""
-        while course.n_told < self._n_rounds:
-            numbers = self._round(course.n_told)
-            if not all(number in course.outcomes for number in numbers):
-                return
-            for number in numbers:
-                course.search.tell(number)
-            due = course.n_told + self._plan.search.look_back
-            course.n_told += 1
-            if due < self._n_rounds:
-                self._ask(course, due)
+    def _tell(self, course: Course) -> bool:
+        """Tell the round whose turn has come, and ask the round that it lets through; whether there was one."""
+        numbers = self._round(course.n_told)
+        if course.n_told == self._n_rounds or not all(number in course.outcomes for number in numbers):
+            return False
+        for number in numbers:
+            course.search.tell(number)
+        due = course.n_told + self._plan.search.look_back
+        course.n_told += 1
+        if due < self._n_rounds:
+            self._ask(course, due)
+        return True
 
     def _n_open(self, stack: StackPlan) -> int:
         outcomes = self._courses[stack.model].outcomes

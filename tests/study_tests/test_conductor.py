@@ -323,6 +323,25 @@ def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_pat
     assert [member.number for member in third.members] == [8, 9, 10, 11]
 
 
+def test_catch_up_asks_one_stack_at_a_time_of_the_model_that_is_behind(tmp_path: Path) -> None:
+    (only,) = one_model_plan().models
+    plan = replace(one_model_plan(), models=(only, replace(only, name="b")))
+    one = conductor(tmp_path, plan, Log())
+    lined_up = [one.next_stack() for _ in range(4)]
+    for stack in lined_up:
+        assert stack is not None
+        for report in reports(stack):
+            one.report(stack, report)
+    asked = []
+    for _ in range(4):
+        one.catch_up()
+        stack = one.next_stack()
+        assert stack is not None
+        assert one.next_stack() is None
+        asked.append(stack.model)
+    assert asked == ["a", "b", "a", "b"]
+
+
 def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
     plan, stop = one_model_plan(), threading.Event()
     one = conductor(tmp_path, plan, Log())
