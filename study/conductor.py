@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from study.course import Course, ModelProgress, Search
 from study.hyperparameter import hyperparameters
-from study.outcome import Metric, Outcome, Status, TrialKey, failed_outcome
+from study.outcome import Metric, Outcome, TrialKey, failed_outcome
 from study.plan import Member, ModelPlan, StackPlan, StudyPlan
 from study.record import TrialRecord
-
-
-class Search(Protocol):
-    """The search of one model; see ``study.search.model_search.ModelSearch``."""
-
-    def ask(self) -> TrialRecord:
-        """One more trial."""
-
-    def save(self, number: int, outcome: Outcome) -> None:
-        """Keep the outcome of a trial that has ended."""
-
-    def tell(self, number: int) -> None:
-        """Settle a trial with its saved outcome."""
-
-    def release(self) -> None:
-        """Give up the open trials."""
-
-    def records(self) -> list[TrialRecord]:
-        """All trials by number."""
 
 
 class Tracker(Protocol):
@@ -69,52 +51,13 @@ class StackReport:
     departed: Sequence[Departed]
 
 
-@dataclass(kw_only=True)
-class ModelProgress:
-    """How far the search of one model is: counts of trials, updates made, and the best outcome."""
-
-    n_trials: int
-    n_complete: int = 0
-    n_pruned: int = 0
-    n_failed: int = 0
-    n_diverged: int = 0
-    n_running: int = 0
-    best: Outcome | None = None
-    n_member_updates: int = 0
-
-    @property
-    def n_settled(self) -> int:
-        """Trials that have ended."""
-        return self.n_complete + self.n_pruned + self.n_failed
-
-    def count(self, outcome: Outcome) -> None:
-        """Add an ended trial."""
-        self.n_complete += outcome.status is Status.COMPLETE
-        self.n_pruned += outcome.status is Status.PRUNED
-        self.n_failed += outcome.status is Status.FAILED
-        self.n_diverged += outcome.diverged
-        if outcome.status is not Status.FAILED:
-            self.best = min(self.best or outcome, outcome, key=lambda one: one.order)
-
-
-@dataclass(kw_only=True)
-class _Course:
-    """One model's way through its budget: trials by number, and how many rounds have been told."""
-
-    plan: ModelPlan
-    search: Search
-    records: list[TrialRecord]
-    outcomes: dict[int, Outcome]
-    n_told: int = 0
-    logged: dict[int, int] = field(default_factory=dict)
-
-
 class Conductor:
     """Plays a study: asks each model's trials in rounds, hands them out as stacks, tells them in order.
 
     Round n of a model is asked as soon as its round n - look_back is told, and round n is told when all its trials
     have ended and the rounds before are told. Hence every ask sees the same trials with the same states whatever the
-    number of workers, their timing, crashes and resumptions.
+    number of workers, their timing, crashes and resumptions. Stacks that wait are handed out first: no worker waits
+    for an ask that it does not need.
     """
 
     def __init__(self, plan: StudyPlan, searches: Mapping[str, Search], tracker: Tracker) -> None:
@@ -123,18 +66,21 @@ class Conductor:
         self._stacks: deque[StackPlan] = deque()
         self.progress: dict[str, ModelProgress] = {}
         self.seconds: Counter[str] = Counter()
-        self._courses: dict[str, _Course] = {}
+        self._courses: dict[str, Course] = {}
         for model in plan.models:
             records = searches[model.name].records()
-            outcomes = {record.key.number: record.outcome for record in records if record.outcome is not None}
-            course = _Course(plan=model, search=searches[model.name], records=records, outcomes=outcomes)
+            known = [replace(record, outcome=None) for record in records]
+            course = Course(plan=model, search=searches[model.name], records=known)
             self._courses[model.name] = course
             self.progress[model.name] = ModelProgress(n_trials=plan.search.n_trials)
-            for outcome in outcomes.values():
-                self.progress[model.name].count(outcome)
+            for record in records:
+                if record.outcome is not None:
+                    course.keep(record.key.number, record.outcome)
+                    self.progress[model.name].count(record.outcome)
         for course in self._courses.values():
             self._take_up(course)
         self._stacks = deque(_interleaved(self._stacks))
+        self.catch_up()
 
     @property
     def done(self) -> bool:
@@ -147,7 +93,7 @@ class Conductor:
         return bool(self._stacks)
 
     def outcomes(self) -> dict[TrialKey, Outcome]:
-        """Outcomes of all trials that have ended."""
+        """Outcomes of all trials that have ended; outlines of all but the best of each model."""
         return {
             self._key(model, number): outcome
             for model, course in self._courses.items()
@@ -155,7 +101,7 @@ class Conductor:
         }
 
     def next_stack(self) -> StackPlan | None:
-        """The next stack to train; None if there is none now."""
+        """The next stack to train; None if there is none now, see ``catch_up``."""
         if not self._stacks:
             return None
         stack = self._stacks.popleft()
@@ -174,7 +120,7 @@ class Conductor:
             self._tracker.log_metrics(self._key(stack.model, number), metrics)
         for departed in report.departed:
             self._settle(course, departed.number, departed.outcome, departed.weights)
-        self._tell(course)
+        self.catch_up()
 
     def put_back(self, stack: StackPlan) -> None:
         """A stack was lost on its way: it is the next one again."""
@@ -187,7 +133,13 @@ class Conductor:
         for member in stack.members:
             if member.number not in course.outcomes:
                 self._settle(course, member.number, failed_outcome(reason), None)
-        self._tell(course)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tell and ask what is due until there is a stack to hand out, of the model that is behind the others first."""
+        for course in sorted(self._courses.values(), key=lambda one: one.n_told):
+            while not self._stacks and self._tell(course):
+                pass
 
     def interrupt(self) -> None:
         """Leave the study so that it can be taken up again: no trial stays without an owner."""
@@ -205,16 +157,15 @@ class Conductor:
         size = self._plan.search.stack_size
         return range(index * size, min((index + 1) * size, self._plan.search.n_trials))
 
-    def _take_up(self, course: _Course) -> None:
+    def _take_up(self, course: Course) -> None:
         """Find out from the records how far a course is, ask what is due, and line up what has to be trained."""
         settled = {record.key.number for record in course.records if record.status.settled}
         while course.n_told < self._n_rounds and settled.issuperset(self._round(course.n_told)):
             course.n_told += 1
         for index in range(course.n_told, min(course.n_told + self._plan.search.look_back, self._n_rounds)):
             self._ask(course, index)
-        self._tell(course)
 
-    def _ask(self, course: _Course, index: int) -> None:
+    def _ask(self, course: Course, index: int) -> None:
         """Ask what a round lacks, and line up its stacks."""
         for number in self._round(index):
             if number == len(course.records):
@@ -249,7 +200,7 @@ class Conductor:
             for _, members in sorted(groups.items())
         ]
 
-    def _settle(self, course: _Course, number: int, outcome: Outcome, weights: Path | None) -> None:
+    def _settle(self, course: Course, number: int, outcome: Outcome, weights: Path | None) -> None:
         if number in course.outcomes:
             if weights is not None:
                 weights.unlink(missing_ok=True)
@@ -257,23 +208,23 @@ class Conductor:
         # In this order: a crash in between trains the trial again, where the other would leave its run open for good.
         self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
         course.search.save(number, outcome)
-        course.outcomes[number] = outcome
+        course.keep(number, outcome)
         progress = self.progress[course.plan.name]
         progress.n_running -= 1
         progress.count(outcome)
 
-    def _tell(self, course: _Course) -> None:
-        """Tell every round whose turn has come, and ask the round that each of them lets through."""
-        while course.n_told < self._n_rounds:
-            numbers = self._round(course.n_told)
-            if not all(number in course.outcomes for number in numbers):
-                return
-            for number in numbers:
-                course.search.tell(number)
-            due = course.n_told + self._plan.search.look_back
-            course.n_told += 1
-            if due < self._n_rounds:
-                self._ask(course, due)
+    def _tell(self, course: Course) -> bool:
+        """Tell the round whose turn has come, and ask the round that it lets through; whether there was one."""
+        numbers = self._round(course.n_told)
+        if course.n_told == self._n_rounds or not all(number in course.outcomes for number in numbers):
+            return False
+        for number in numbers:
+            course.search.tell(number)
+        due = course.n_told + self._plan.search.look_back
+        course.n_told += 1
+        if due < self._n_rounds:
+            self._ask(course, due)
+        return True
 
     def _n_open(self, stack: StackPlan) -> int:
         outcomes = self._courses[stack.model].outcomes

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.conductor import ModelProgress
+from study.course import ModelProgress
 from study.outcome import Loss, Rung
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -173,6 +173,11 @@ class Outcome:
             return self.rungs[-1]
         solved = [rung for rung in self.rungs if rung.solved]
         return solved[-1] if solved else (self.rungs[0] if self.rungs else None)
+
+    @property
+    def outline(self) -> Outcome:
+        """The outcome without its curves and metrics, which are most of it."""
+        return replace(self, error_flow=(), part_flow={}, lyapunov=(), metrics={})
 
     @property
     def bound_verdict(self) -> str | None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.bridge import SinkTracker, described_plan
-from study.conductor import Conductor, ModelProgress
+from study.conductor import Conductor
+from study.course import ModelProgress
 from study.lease import beating, stopping_on_signals
 from study.plan import StudyPlan
 from study.search.catalogue import Catalogue, StudyState

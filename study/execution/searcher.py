@@ -46,6 +46,7 @@ class StackSearcher(Searcher):
         if self._conductor.done or self._stop.is_set():
             finished: str = Searcher.FINISHED
             return finished
+        self.prepare()
         stack = self._conductor.next_stack()
         if stack is not None:
             self._stacks[trial_id] = stack
@@ -95,6 +96,15 @@ class StackSearcher(Searcher):
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
 
+    def prepare(self) -> None:
+        """Have the next stacks asked for, if none is left."""
+        if self._stop.is_set():
+            return
+        try:
+            self._conductor.catch_up()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the search storage is the one source of truth, and Tune's own files are a cache."""
 
@@ -120,11 +130,15 @@ class StackSearcher(Searcher):
 
 
 class Ends(Callback):
-    """What the searcher is not told of a stack's end, and what Tune need not keep after it."""
+    """What the searcher is not told of a step's and of a stack's end, and what Tune need not keep after it."""
 
     def __init__(self, searcher: StackSearcher) -> None:
         """The ends of this searcher's stacks."""
         self._searcher = searcher
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Free workers have been given what there was: what comes next is asked for while they train."""
+        self._searcher.prepare()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """How often its worker died decides what becomes of it."""

@@ -23,7 +23,8 @@ def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) ->
     """The sampler that draws trial ``number``, and nothing else; a pure function of its arguments.
 
     TPE models all hyperparameters jointly, in groups where some apply to a part of the trials only, and lies about
-    running trials (they count as bad), so that a batch of asks spreads out.
+    running trials (they count as bad), so that a batch of asks spreads out. It learns from the trials that
+    ``study.search.history.History`` shows it.
 
     Source: Bergstra et al. 2011 (TPE); Falkner et al. 2018 (multivariate). Differs: Optuna's implementation.
     """

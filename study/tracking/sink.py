@@ -121,7 +121,8 @@ class MlflowSink:
         Args:
             status: ``done`` finishes the parent run, ``failed`` fails it, anything else kills it.
             outcomes: of all trials that have ended, in this process or an earlier one; the figure that answers who
-                learned how long a dependency is drawn from them. None are no figure.
+                learned how long a dependency is drawn from them, for which ``Outcome.outline`` is enough of all but the
+                best of each model. None are no figure.
             seconds: what this process and its workers have spent their time on; metrics ``seconds/...`` of the study.
         """
         answers = model_answers(outcomes or {})

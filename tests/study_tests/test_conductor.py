@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from study.conductor import Conductor, Departed, StackReport, stack_key
-from study.execution.searcher import MAX_RESTARTS, StackSearcher
+from study.errors import LonglagError
+from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher
+from study.execution.trainable import REPORT, STACK
 from study.outcome import Metric, Outcome, Status, TrialKey
 from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
 from study.record import TrialRecord
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.seeds import derive
+from study.tracking.entry import model_answers
 
 TRAINING = TrainingPlan(
     n_updates=10,
@@ -121,6 +124,8 @@ def result(stack: StackPlan, number: int) -> Outcome:
         skill=0.5,
         diverged=value % 7 == 0,
         n_updates=10,
+        error_flow=(0.5, value / 100),
+        metrics={"loss": value / 100},
     )
 
 
@@ -145,6 +150,8 @@ def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = No
     chance = random.Random(seed)
     busy: list[tuple[StackPlan, Iterator[StackReport]]] = []
     while not one.done:
+        if not busy or chance.random() < 0.5:
+            one.catch_up()
         while len(busy) < n_workers and (stack := one.next_stack()) is not None:
             busy.append((stack, reports(stack)))
         assert busy, "the study is neither done nor has anything to train"
@@ -216,6 +223,16 @@ def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
     assert described(records(tmp_path, plan)) == expected
 
 
+def test_outcomes_answer_as_all_reports_do_but_are_whole_only_for_the_best(tmp_path: Path) -> None:
+    log, plan = Log(), study_plan()
+    one = conductor(tmp_path, plan, log)
+    play(one, 3, 5)
+    for found in (one.outcomes(), conductor(tmp_path, plan, Log()).outcomes()):
+        assert found.keys() == log.closed.keys()
+        assert model_answers(found) == model_answers(log.closed)
+        assert sum(bool(outcome.metrics or outcome.error_flow) for outcome in found.values()) == len(plan.models)
+
+
 def test_report_again_after_a_worker_began_again_changes_nothing(tmp_path: Path) -> None:
     log, plan = Log(), study_plan(look_back=1)
     one = conductor(tmp_path, plan, log)
@@ -281,6 +298,101 @@ def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
     assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
     assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
     assert searcher.error is None
+
+
+def one_model_plan() -> StudyPlan:
+    """A model whose rounds are one stack each."""
+    only = model("a")
+    return replace(study_plan(n_trials=16), models=(replace(only, space={**only.space, "dropout": "none"}),))
+
+
+def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_path: Path) -> None:
+    plan = one_model_plan()
+    one = conductor(tmp_path, plan, Log())
+    first = one.next_stack()
+    assert first is not None
+    for report in reports(first):
+        one.report(first, report)
+    second = one.next_stack()
+    assert second is not None
+    assert [member.number for member in second.members] == [4, 5, 6, 7]
+    assert len(records(tmp_path, plan)) == 8
+    one.catch_up()
+    third = one.next_stack()
+    assert third is not None
+    assert [member.number for member in third.members] == [8, 9, 10, 11]
+
+
+def test_catch_up_asks_one_stack_at_a_time_of_the_model_that_is_behind(tmp_path: Path) -> None:
+    (only,) = one_model_plan().models
+    plan = replace(one_model_plan(), models=(only, replace(only, name="b")))
+    one = conductor(tmp_path, plan, Log())
+    lined_up = [one.next_stack() for _ in range(4)]
+    for stack in lined_up:
+        assert stack is not None
+        for report in reports(stack):
+            one.report(stack, report)
+    asked = []
+    for _ in range(4):
+        one.catch_up()
+        stack = one.next_stack()
+        assert stack is not None
+        assert one.next_stack() is None
+        asked.append(stack.model)
+    assert asked == ["a", "b", "a", "b"]
+
+
+def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
+    plan, stop = one_model_plan(), threading.Event()
+    one = conductor(tmp_path, plan, Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    ends = Ends(searcher)
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    ends.on_step_end(0, [])
+    assert len(records(tmp_path, plan)) == 8
+    searcher.suggest("second")
+    assert len(records(tmp_path, plan)) == 8
+    ends.on_step_end(1, [])
+    assert len(records(tmp_path, plan)) == 12
+    assert searcher.error is None
+
+
+def test_a_worker_for_which_no_stack_waits_is_given_one_if_it_can_be_asked(tmp_path: Path) -> None:
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    numbers = []
+    for trial_id in ("second", "third"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        numbers.append([member.number for member in taken[STACK].members])
+    assert numbers == [[4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    gone = LonglagError("the storage is gone")
+
+    def fail(search: ModelSearch) -> None:
+        raise gone
+
+    monkeypatch.setattr(ModelSearch, "ask", fail)
+    for trial_id in ("first", "second"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        for report in reports(taken[STACK]):
+            searcher.on_trial_result(trial_id, {REPORT: report})
+    assert searcher.error is gone
+    assert stop.is_set()
+    assert searcher.suggest("third") == StackSearcher.FINISHED
 
 
 def test_stacks_hold_one_dropout_kind_each_and_all_trials_of_a_round(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from study.conductor import ModelProgress
+from study.course import ModelProgress
 from study.errors import UserError
 from study.exported import write_export
 from study.outcome import Loss, Outcome, Rung, Status, TrialKey

@@ -6,38 +6,16 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from study.errors import LonglagError, UserError
 from study.outcome import Outcome, Status, failed_outcome
-from study.plan import Choices, Domain, Interval, ModelPlan, SearchPlan
+from study.plan import Choices, Domain, Interval
 from study.record import TrialRecord
+from study.search import history as history_module
 from study.search import storage as storage_module
 from study.search.model_search import ModelSearch
-from study.search.storage import open_storage, persist
-
-SPACE: dict[str, Domain] = {
-    "init": Choices(values=("orthogonal", "identity")),
-    "init_scale": Interval(low=0.5, high=2.0, log=True),
-    "input_scale": 1.0,
-    "bias_init": "constant",
-    "forget_bias": Interval(low=0.0, high=5.0),
-    "optimiser": Choices(values=("sgd", "nesterov", "adam")),
-    "learning_rate": Interval(low=1e-4, high=1.0, log=True),
-    "momentum": Interval(low=0.5, high=0.99),
-    "square_decay": 0.99,
-    "weight_decay": 0.0,
-    "clip_norm": float("inf"),
-    "bptt_steps": float("inf"),
-    "dropout": Choices(values=("none", "dropout")),
-    "p_drop_input": Interval(low=0.0, high=0.5),
-    "p_drop_recurrent": 0.1,
-    "p_drop_output": 0.0,
-    "dropout_masks": "step",
-    "l1_states": 0.0,
-    "omega_weight": 0.0,
-}
+from study.search.storage import open_storage
+from study_tests.search_book import fixed, model, outcome, plan
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -48,28 +26,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server
 
 
-def plan(sampler: str = "tpe", n_startup: int = 4) -> SearchPlan:
-    return SearchPlan(sampler=sampler, n_trials=30, stack_size=4, look_back=1, n_startup=n_startup)  # type: ignore[arg-type]
-
-
-def model(cell: str = "lstm", **space: Domain) -> ModelPlan:
-    return ModelPlan(name="m", cell=cell, n_hidden=5, space={**SPACE, **space})
-
-
 def search(url: str, study: str, sampler: str = "tpe", **space: Domain) -> ModelSearch:
     return ModelSearch(open_storage(url), study, 7, plan(sampler), model(**space))
-
-
-def outcome(record: TrialRecord) -> Outcome:
-    """A stand-in for training: a smooth function of the parameters; every third trial is pruned."""
-    rate = float(record.parameters["learning_rate"])
-    return Outcome(
-        status=Status.PRUNED if record.key.number % 3 == 2 else Status.COMPLETE,
-        dependency_length=int(100 * rate**0.1),
-        skill=0.25,
-        diverged=False,
-        n_updates=100 if record.key.number % 3 == 2 else 1000,
-    )
 
 
 def settle(one: ModelSearch, records: list[TrialRecord]) -> None:
@@ -85,7 +43,12 @@ def name(request: pytest.FixtureRequest) -> str:
     return label.replace("[", "-").replace("]", "")
 
 
-def test_ask_is_the_same_when_the_search_is_opened_anew_at_every_step(url: str, name: str) -> None:
+@pytest.mark.parametrize(("max_learned", "n_good"), [(500, 25), (8, 3)])
+def test_ask_is_the_same_when_the_search_is_opened_anew_at_every_step(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch, max_learned: int, n_good: int
+) -> None:
+    monkeypatch.setattr(history_module, "MAX_LEARNED", max_learned)
+    monkeypatch.setattr(history_module, "N_GOOD", n_good)
     steady = search(url, f"{name}-steady")
     for _ in range(4):
         settle(steady, [steady.ask() for _ in range(4)])
@@ -156,11 +119,6 @@ def test_ask_gives_distinct_points_also_past_the_start_up_and_in_batches(url: st
         settle(one, [one.ask() for _ in range(8)])
     points = [tuple(sorted(record.parameters.items())) for record in one.records()]
     assert len(set(points)) == len(points) == 24
-
-
-def fixed(**choices: Domain) -> dict[str, Domain]:
-    plain: dict[str, Domain] = {"init_scale": 1.0, "forget_bias": 1.0, "momentum": 0.9, "p_drop_input": 0.1}
-    return {**plain, "learning_rate": 0.1, "optimiser": "sgd", "dropout": "none", "init": "identity", **choices}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -246,59 +204,3 @@ def test_ask_writes_a_trial_once_when_an_answer_is_lost(
     record = one.ask()
     assert not lost
     assert [stored.key for stored in search(url, name).records()] == [one.records()[0].key, record.key]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "nonsense",
-        "postgresql+psycopg://someone:secret@127.0.0.1:9/none",
-        "mysql+nodriver://x/y",
-        "sqlite:////proc/none/search.db",
-    ],
-)
-def test_open_storage_refuses_in_one_sentence_without_the_password(bad: str) -> None:
-    with pytest.raises(UserError) as caught:
-        open_storage(bad)
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-def test_open_storage_waits_while_another_process_creates_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sqlalchemy.exc import IntegrityError, OperationalError
-
-    in_the_way = [
-        IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed: alembic_version.version_num")),
-        OperationalError("CREATE TABLE", {}, Exception("table studies already exists")),
-    ]
-    real = storage_module.RDBStorage
-
-    def contended(*args: object, **options: object) -> BaseStorage:
-        if in_the_way:
-            raise in_the_way.pop()
-        return real(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(storage_module, "RDBStorage", contended)
-    monkeypatch.setattr(storage_module, "CREATION_PAUSES_S", (0.0, 0.0))
-    assert open_storage(f"sqlite:///{tmp_path / 'search.db'}").get_all_studies() == []
-
-
-def test_persist_rides_out_an_outage_and_gives_up_after_its_patience() -> None:
-    from sqlalchemy.exc import OperationalError
-
-    failures = [OperationalError("SELECT 1", {}, Exception("gone")) for _ in range(3)]
-
-    def flaky() -> str:
-        if failures:
-            raise failures.pop()
-        return "back"
-
-    assert persist(flaky, pause_s=0.0) == "back"
-
-    def dead() -> str:
-        raise OperationalError("SELECT 1", {}, Exception("gone"))
-
-    with pytest.raises(LonglagError, match="has not answered for 0 s: gone"):
-        persist(dead, patience_s=0.0, pause_s=0.0)

@@ -1,0 +1,68 @@
+"""Opening a storage, and riding out its absence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from optuna.storages import BaseStorage
+
+from study.errors import LonglagError, UserError
+from study.search import storage as storage_module
+from study.search.storage import open_storage, persist
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "nonsense",
+        "postgresql+psycopg://someone:secret@127.0.0.1:9/none",
+        "mysql+nodriver://x/y",
+        "sqlite:////proc/none/search.db",
+    ],
+)
+def test_open_storage_refuses_in_one_sentence_without_the_password(bad: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_storage(bad)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_open_storage_waits_while_another_process_creates_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import IntegrityError, OperationalError
+
+    in_the_way = [
+        IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed: alembic_version.version_num")),
+        OperationalError("CREATE TABLE", {}, Exception("table studies already exists")),
+    ]
+    real = storage_module.RDBStorage
+
+    def contended(*args: object, **options: object) -> BaseStorage:
+        if in_the_way:
+            raise in_the_way.pop()
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage_module, "RDBStorage", contended)
+    monkeypatch.setattr(storage_module, "CREATION_PAUSES_S", (0.0, 0.0))
+    assert open_storage(f"sqlite:///{tmp_path / 'search.db'}").get_all_studies() == []
+
+
+def test_persist_rides_out_an_outage_and_gives_up_after_its_patience() -> None:
+    from sqlalchemy.exc import OperationalError
+
+    failures = [OperationalError("SELECT 1", {}, Exception("gone")) for _ in range(3)]
+
+    def flaky() -> str:
+        if failures:
+            raise failures.pop()
+        return "back"
+
+    assert persist(flaky, pause_s=0.0) == "back"
+
+    def dead() -> str:
+        raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+    with pytest.raises(LonglagError, match="has not answered for 0 s: gone"):
+        persist(dead, patience_s=0.0, pause_s=0.0)
