@@ -3,172 +3,24 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from study.conductor import Conductor, Departed, StackReport, stack_key
-from study.errors import LonglagError
-from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher
-from study.execution.trainable import REPORT, STACK
-from study.outcome import Metric, Outcome, Status, TrialKey
-from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
-from study.record import TrialRecord
-from study.search.model_search import ModelSearch
+from study.outcome import Status, TrialKey
 from study.search.storage import open_storage
-from study.seeds import derive
 from study.tracking.entry import model_answers
-
-TRAINING = TrainingPlan(
-    n_updates=10,
-    batch_size=5,
-    shortest=6,
-    longest=10,
-    batches="shared",
-    report_every=5,
-    evaluate_every=10,
-    rungs=(),
-    keep=0.5,
-    ladder=(6, 10),
-    n_interim=250,
-    n_final=1000,
+from study_tests.conductor_book import (
+    Log,
+    conductor,
+    described,
+    one_model_plan,
+    play,
+    records,
+    reports,
+    study_plan,
 )
-
-
-def model(name: str) -> ModelPlan:
-    space = {
-        "init": "identity",
-        "init_scale": Interval(low=0.5, high=2.0),
-        "input_scale": 1.0,
-        "forget_bias": 1.0,
-        "optimiser": "sgd",
-        "learning_rate": Interval(low=1e-3, high=1.0, log=True),
-        "momentum": 0.9,
-        "square_decay": 0.99,
-        "weight_decay": 0.0,
-        "clip_norm": 1.0,
-        "clip_fallback": "none",
-        "bptt_steps": float("inf"),
-        "dropout": Choices(values=("none", "dropout")),
-        "p_drop_input": Interval(low=0.0, high=0.5),
-        "p_drop_recurrent": 0.0,
-        "p_drop_output": 0.0,
-        "dropout_masks": "step",
-        "l1_states": 0.0,
-        "omega_weight": 0.0,
-    }
-    return ModelPlan(name=name, cell="elman_tanh", n_hidden=3, space=space)
-
-
-def study_plan(n_trials: int = 10, stack_size: int = 4, look_back: int = 2) -> StudyPlan:
-    return StudyPlan(
-        name="s",
-        seed=5,
-        task=TaskPlan(name="temporal_order"),
-        training=TRAINING,
-        search=SearchPlan(sampler="tpe", n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3),
-        models=(model("a"), model("b")),
-        device="cpu",
-    )
-
-
-@dataclass
-class Log:
-    """A tracker that remembers."""
-
-    opened: list[TrialKey] = field(default_factory=list)
-    updates: dict[TrialKey, list[int]] = field(default_factory=dict)
-    closed: dict[TrialKey, Outcome] = field(default_factory=dict)
-    interrupted: list[TrialKey] = field(default_factory=list)
-
-    def open_trial(self, record: TrialRecord) -> None:
-        self.opened.append(record.key)
-
-    def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
-        self.updates.setdefault(key, []).append(metrics[0].update)
-
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
-        assert key not in self.closed
-        self.closed[key] = outcome
-
-    def interrupt_trial(self, key: TrialKey) -> None:
-        self.interrupted.append(key)
-
-
-def conductor(folder: Path, plan: StudyPlan, log: Log) -> Conductor:
-    storage = open_storage(f"sqlite:///{folder / 'search.db'}")
-    searches = {one.name: ModelSearch(storage, plan.name, plan.seed, plan.search, one) for one in plan.models}
-    return Conductor(plan, searches, log)
-
-
-def records(folder: Path, plan: StudyPlan) -> list[TrialRecord]:
-    storage = open_storage(f"sqlite:///{folder / 'search.db'}")
-    return [
-        record
-        for one in plan.models
-        for record in ModelSearch(storage, plan.name, plan.seed, plan.search, one).records()
-    ]
-
-
-def result(stack: StackPlan, number: int) -> Outcome:
-    """A stand-in for training that depends on the whole stack, as halving does."""
-    member = next(one for one in stack.members if one.number == number)
-    value = derive(0, *map(str, stack_key(stack)), number) % 100
-    rate = member.hyperparameters.learning_rate
-    return Outcome(
-        status=Status.PRUNED if value % 3 == 0 else Status.COMPLETE,
-        dependency_length=value + int(10 * rate),
-        skill=0.5,
-        diverged=value % 7 == 0,
-        n_updates=10,
-        error_flow=(0.5, value / 100),
-        metrics={"loss": value / 100},
-    )
-
-
-def reports(stack: StackPlan, first: int = 0) -> Iterator[StackReport]:
-    """Two reports: half of the members leave with each."""
-    half = len(stack.members) // 2
-    for part, members in list(enumerate((stack.members[:half], stack.members[half:])))[first:]:
-        update = 5 * (part + 1)
-        yield StackReport(
-            seconds={"training": 2.0},
-            n_updates=update,
-            n_member_updates=5 * len(stack.members),
-            metrics={
-                one.number: [Metric(name="loss", value=1.0, update=update, time_ms=update)] for one in stack.members
-            },
-            departed=[Departed(number=one.number, outcome=result(stack, one.number), weights=None) for one in members],
-        )
-
-
-def play(one: Conductor, n_workers: int, seed: int, *, patience: int | None = None) -> None:
-    """Workers take stacks and deliver reports in a random order, until the study is done or patience ends."""
-    chance = random.Random(seed)
-    busy: list[tuple[StackPlan, Iterator[StackReport]]] = []
-    while not one.done:
-        if not busy or chance.random() < 0.5:
-            one.catch_up()
-        while len(busy) < n_workers and (stack := one.next_stack()) is not None:
-            busy.append((stack, reports(stack)))
-        assert busy, "the study is neither done nor has anything to train"
-        stack, source = chance.choice(busy)
-        report = next(source, None)
-        if report is None:
-            busy.remove((stack, source))
-            continue
-        one.report(stack, report)
-        if patience is not None:
-            patience -= 1
-            if patience == 0:
-                return
-
-
-def described(found: list[TrialRecord]) -> list[tuple[object, ...]]:
-    return [(one.key, one.parameters, one.seed, one.status, one.outcome) for one in found]
 
 
 @pytest.fixture(scope="module")
@@ -283,29 +135,6 @@ def test_a_stack_that_was_put_back_is_the_next_one_and_ends_as_if_nothing_had_ha
     assert all(progress.n_running == 0 for progress in one.progress.values())
 
 
-@pytest.mark.parametrize(("n_deaths", "n_times_back"), [(1, MAX_RESTARTS), (2, MAX_RESTARTS), (MAX_RESTARTS + 1, 0)])
-def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
-    tmp_path: Path, n_deaths: int, n_times_back: int
-) -> None:
-    one = conductor(tmp_path, study_plan(), Log())
-    searcher = StackSearcher(one, str(tmp_path), threading.Event())
-    for attempt in range(n_times_back + 1):
-        taken = searcher.suggest(f"trial-{attempt}")
-        assert isinstance(taken, dict)
-        assert one.outcomes() == {}
-        searcher.on_trial_complete(f"trial-{attempt}", error=True)
-        searcher.lose(f"trial-{attempt}", n_deaths)
-    assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
-    assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
-    assert searcher.error is None
-
-
-def one_model_plan() -> StudyPlan:
-    """A model whose rounds are one stack each."""
-    only = model("a")
-    return replace(study_plan(n_trials=16), models=(replace(only, space={**only.space, "dropout": "none"}),))
-
-
 def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_path: Path) -> None:
     plan = one_model_plan()
     one = conductor(tmp_path, plan, Log())
@@ -340,59 +169,6 @@ def test_catch_up_asks_one_stack_at_a_time_of_the_model_that_is_behind(tmp_path:
         assert one.next_stack() is None
         asked.append(stack.model)
     assert asked == ["a", "b", "a", "b"]
-
-
-def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
-    plan, stop = one_model_plan(), threading.Event()
-    one = conductor(tmp_path, plan, Log())
-    searcher = StackSearcher(one, str(tmp_path), stop)
-    ends = Ends(searcher)
-    taken = searcher.suggest("first")
-    assert isinstance(taken, dict)
-    for report in reports(taken[STACK]):
-        searcher.on_trial_result("first", {REPORT: report})
-    ends.on_step_end(0, [])
-    assert len(records(tmp_path, plan)) == 8
-    searcher.suggest("second")
-    assert len(records(tmp_path, plan)) == 8
-    ends.on_step_end(1, [])
-    assert len(records(tmp_path, plan)) == 12
-    assert searcher.error is None
-
-
-def test_a_worker_for_which_no_stack_waits_is_given_one_if_it_can_be_asked(tmp_path: Path) -> None:
-    one = conductor(tmp_path, one_model_plan(), Log())
-    searcher = StackSearcher(one, str(tmp_path), threading.Event())
-    taken = searcher.suggest("first")
-    assert isinstance(taken, dict)
-    for report in reports(taken[STACK]):
-        searcher.on_trial_result("first", {REPORT: report})
-    numbers = []
-    for trial_id in ("second", "third"):
-        taken = searcher.suggest(trial_id)
-        assert isinstance(taken, dict)
-        numbers.append([member.number for member in taken[STACK].members])
-    assert numbers == [[4, 5, 6, 7], [8, 9, 10, 11]]
-
-
-def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop = threading.Event()
-    one = conductor(tmp_path, one_model_plan(), Log())
-    searcher = StackSearcher(one, str(tmp_path), stop)
-    gone = LonglagError("the storage is gone")
-
-    def fail(search: ModelSearch) -> None:
-        raise gone
-
-    monkeypatch.setattr(ModelSearch, "ask", fail)
-    for trial_id in ("first", "second"):
-        taken = searcher.suggest(trial_id)
-        assert isinstance(taken, dict)
-        for report in reports(taken[STACK]):
-            searcher.on_trial_result(trial_id, {REPORT: report})
-    assert searcher.error is gone
-    assert stop.is_set()
-    assert searcher.suggest("third") == StackSearcher.FINISHED
 
 
 def test_stacks_hold_one_dropout_kind_each_and_all_trials_of_a_round(tmp_path: Path) -> None:

@@ -5,9 +5,84 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from study.execution.searcher import StackSearcher, Stops
+import pytest
+
+from study.errors import LonglagError
+from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, Stops
 from study.execution.trainable import REPORT, STACK
-from study_tests.test_conductor import Log, conductor, reports, study_plan
+from study.outcome import Status
+from study.search.model_search import ModelSearch
+from study_tests.conductor_book import Log, conductor, one_model_plan, records, reports, study_plan
+
+
+@pytest.mark.parametrize(("n_deaths", "n_times_back"), [(1, MAX_RESTARTS), (2, MAX_RESTARTS), (MAX_RESTARTS + 1, 0)])
+def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
+    tmp_path: Path, n_deaths: int, n_times_back: int
+) -> None:
+    one = conductor(tmp_path, study_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    for attempt in range(n_times_back + 1):
+        taken = searcher.suggest(f"trial-{attempt}")
+        assert isinstance(taken, dict)
+        assert one.outcomes() == {}
+        searcher.on_trial_complete(f"trial-{attempt}", error=True)
+        searcher.lose(f"trial-{attempt}", n_deaths)
+    assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
+    assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
+    assert searcher.error is None
+
+
+def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
+    plan, stop = one_model_plan(), threading.Event()
+    one = conductor(tmp_path, plan, Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    ends = Ends(searcher)
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    ends.on_step_end(0, [])
+    assert len(records(tmp_path, plan)) == 8
+    searcher.suggest("second")
+    assert len(records(tmp_path, plan)) == 8
+    ends.on_step_end(1, [])
+    assert len(records(tmp_path, plan)) == 12
+    assert searcher.error is None
+
+
+def test_a_worker_for_which_no_stack_waits_is_given_one_if_it_can_be_asked(tmp_path: Path) -> None:
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    taken = searcher.suggest("first")
+    assert isinstance(taken, dict)
+    for report in reports(taken[STACK]):
+        searcher.on_trial_result("first", {REPORT: report})
+    numbers = []
+    for trial_id in ("second", "third"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        numbers.append([member.number for member in taken[STACK].members])
+    assert numbers == [[4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    one = conductor(tmp_path, one_model_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    gone = LonglagError("the storage is gone")
+
+    def fail(search: ModelSearch) -> None:
+        raise gone
+
+    monkeypatch.setattr(ModelSearch, "ask", fail)
+    for trial_id in ("first", "second"):
+        taken = searcher.suggest(trial_id)
+        assert isinstance(taken, dict)
+        for report in reports(taken[STACK]):
+            searcher.on_trial_result(trial_id, {REPORT: report})
+    assert searcher.error is gone
+    assert stop.is_set()
+    assert searcher.suggest("third") == StackSearcher.FINISHED
 
 
 def test_a_worker_without_a_stack_waits_and_is_kept_until_there_is_one(tmp_path: Path) -> None:
