@@ -129,7 +129,7 @@ class MlflowSink:
 
     def run_ids(self) -> dict[TrialKey, str]:
         """The runs of the trials, as far as they are known yet."""
-        return dict(self._recorder.run_ids)
+        return self._recorder.run_ids()
 
     def pending(self) -> int:
         """Entries that MLflow does not have yet."""
