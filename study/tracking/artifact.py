@@ -50,7 +50,8 @@ def final_metrics(outcome: Outcome) -> dict[str, float]:
 
 def artifacts(entry: TrialClosed) -> dict[str, bytes]:
     """The files that a trial leaves; weights that are gone were uploaded before this process's predecessor died."""
-    outcome, texts = entry.outcome, dict[str, str]()
+    outcome = entry.outcome
+    texts: dict[str, str] = {}
     if outcome.reason:
         texts["reason.txt"] = outcome.reason
     if outcome.error_flow:

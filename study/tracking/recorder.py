@@ -23,6 +23,7 @@ from study.tracking.entry import (
     TrialEntry,
     TrialInterrupted,
     TrialOpened,
+    written_ms,
 )
 from study.tracking.place import LOGGED, STATUS, Place
 
@@ -113,7 +114,7 @@ class Recorder:
                         self._end(self._run(key, time_ms), "KILLED", batch, time_ms)
                         batch = _Batch()
             if batch != _Batch():
-                self._send(self._run(key, _time_ms(entries[0])), batch)
+                self._send(self._run(key, written_ms(entries[0])), batch)
 
     def _open_study(self, entry: StudyOpened) -> None:
         run = self._at().parent(entry.time_ms)
@@ -230,11 +231,6 @@ class Recorder:
     def _end(self, run: RunInfo, status: str, batch: _Batch, time_ms: int) -> None:
         self._send(run, batch)
         self._at().client.set_terminated(run.run_id, status, time_ms)
-
-
-def _time_ms(entry: TrialEntry) -> int:
-    """When it was written, or its first value measured."""
-    return entry.metrics[0].time_ms if isinstance(entry, MetricsLogged) else entry.time_ms
 
 
 def refused(error: Exception) -> bool:

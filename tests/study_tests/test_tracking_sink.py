@@ -6,18 +6,15 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Status, TrialKey, failed_outcome
-from study.tracking import server, shipper
+from study.tracking import server
 from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import (
     FIRST,
@@ -94,41 +91,6 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
     assert json.loads((folder / "lyapunov.json").read_text()) == {"nats_per_step": [0.25, None]}
     assert (folder / "study.yaml").read_text() == "name: 0\n"
     assert (folder / "ladder.svg").read_text().rstrip().endswith("</svg>")
-
-
-def test_sink_makes_four_calls_for_a_trial_that_has_ended(
-    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Not at the top: what it warns of is ignored from the first connection on.
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    calls: list[str] = []
-
-    def counting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
-            return real(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shipper.Shipper, "_run", lambda self: None)
-        before = sink_of(home)
-        tell_all(before, None)
-        before.close(0)
-    for owner, name in [
-        *((SqlAlchemyStore, name) for name in ("create_run", "get_run", "log_batch", "update_run_info")),
-        (LocalArtifactRepository, "log_artifacts"),
-    ]:
-        monkeypatch.setattr(owner, name, counting(name, getattr(owner, name)))
-    assert sink_of(home).close(FLUSH_S) == 0
-    # The study's run takes part twice, when it begins and when it ends, and is asked what it lacks.
-    n_runs, n_batches = 3, 4
-    assert calls.count("create_run") == n_runs
-    assert calls.count("log_batch") == n_batches
-    assert calls.count("update_run_info") == n_runs
-    assert calls.count("log_artifacts") == n_runs
-    assert calls.count("get_run") == 1
 
 
 def test_sink_keeps_artifacts_beside_an_embedded_database(sink: MlflowSink, home: Path, client: MlflowClient) -> None:
