@@ -197,3 +197,10 @@ def test_trials_with_the_same_axes_do_not_share_their_curves() -> None:
     assert Drawing(first).lines(COLOURS[0]) != Drawing(second).lines(COLOURS[0])
     assert "first" not in second
     assert error_flow_svg(OUTCOME, "first") == first
+
+
+def test_error_flows_of_like_depth_share_their_axes() -> None:
+    curves = [(0.5, 1e-3, lowest) for lowest in (2e-4, 2e-5, 2e-6)]
+    ticks = [Drawing(error_flow_svg(replace(OUTCOME, error_flow=curve), "t")).exponents() for curve in curves]
+    assert ticks[0] == ticks[1] == ticks[2]
+    assert ticks[0][0] == -6
