@@ -17,6 +17,7 @@ from study.tracking.entry import (
     StudyOpened,
     TrialClosed,
     TrialInterrupted,
+    TrialOpened,
     decode,
     written_ms,
 )
@@ -29,11 +30,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S, LAST_WAIT_S = 0.5, 30.0, 1.0
 EVERY_S = 10.0
 """Pause between two shipments: a run whose metrics come together costs a third of one whose metrics come singly."""
 
-HOLD_S = 30.0
-"""How long what is told of a trial may wait for the trial's end, because a run costs half as much when it is told at
-once as it costs in three parts."""
+HOLD_S, ASKED_S = 30.0, 300.0
+"""How long metrics may wait for the end of their trial, and a trial that was asked for its first metrics: a run that is
+told at once costs half of what it costs in three parts."""
 
-BATCH = 512
+BATCH = 2048
 """Entries shipped together at most; half as many after a failure, twice as many after a success."""
 
 MAX_REFUSALS = 3
@@ -135,7 +136,7 @@ class Shipper:
         return self._read[line.end]
 
     def _ripe(self, lines: Sequence[Line]) -> list[Line]:
-        """The lines to be shipped now: all but those of trials that have begun, or been shipped, a short while ago."""
+        """The lines to be shipped now: all but those of trials that have not ended, as long as all are young."""
         new = [line for line in lines if line.end not in self._passed]
         if self._closing.is_set() or sum(len(line.text) for line in lines) > READ_BYTES // 2:
             # What is held must not hide the rest of the journal from the next look.
@@ -148,8 +149,10 @@ class Shipper:
                 entry = self._entry(line)
                 if not isinstance(entry, StudyOpened | StudyClosed):
                     told_of[line.end] = entry.key
-                    young = held.setdefault(entry.key, 0 <= now_ms - written_ms(entry) < 1000 * HOLD_S)
-                    held[entry.key] = young and not isinstance(entry, TrialClosed | TrialInterrupted)
+                    limit_s = ASKED_S if isinstance(entry, TrialOpened) else HOLD_S
+                    young = 0 <= now_ms - written_ms(entry) < 1000 * limit_s
+                    ended = isinstance(entry, TrialClosed | TrialInterrupted)
+                    held[entry.key] = held.get(entry.key, True) and young and not ended
         return [line for line in new if line.end not in told_of or not held[told_of[line.end]]]
 
     def _be_done_with(self, shipped: Sequence[Line], lines: list[Line]) -> None:

@@ -139,6 +139,7 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
 ) -> None:
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 1.0)
     monkeypatch.setattr(shipper, "HOLD_S", 0.0)
+    monkeypatch.setattr(shipper, "ASKED_S", 0.0)
     port = free_port
     uri = f"http://127.0.0.1:{port}"
     keys = [TrialKey(study="demo", model="lstm", number=number) for number in range(4)]

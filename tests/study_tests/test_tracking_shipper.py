@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from study.outcome import TrialKey
+from study.outcome import Metric, TrialKey
 from study.tracking import shipper
 from study.tracking.journal import READ_BYTES
 from study.tracking.sink import MlflowSink, embedded_uri
@@ -36,6 +38,11 @@ def patient(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials under way wait for longer than any test takes, other than the home has it."""
     monkeypatch.setattr(shipper, "EVERY_S", 0.01)
     monkeypatch.setattr(shipper, "HOLD_S", 3600.0)
+    monkeypatch.setattr(shipper, "ASKED_S", 3600.0)
+
+
+def measured_now(update: int, *values: float) -> list[Metric]:
+    return [replace(metric, time_ms=time.time_ns() // 1_000_000) for metric in reported(update, *values)]
 
 
 @pytest.mark.usefixtures("patient")
@@ -65,7 +72,7 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
         sink.open_trial(card(key, learning_rate=0.1))
     for update in (10, 20, 30):
         for key in keys:
-            sink.log_metrics(key, reported(update, 0.5, 1.0, 2.0))
+            sink.log_metrics(key, measured_now(update, 0.5, 1.0, 2.0))
     for n_ended, key in enumerate(keys, start=1):
         sink.close_trial(key, OUTCOME, None)
         left = 4 * (len(keys) - n_ended)
@@ -83,7 +90,7 @@ def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
     sink = sink_of(home)
     for key in (FIRST, SECOND, THIRD):
         sink.open_trial(card(key, learning_rate=0.1))
-        sink.log_metrics(key, reported(10, 0.5))
+        sink.log_metrics(key, measured_now(10, 0.5))
     sink.close_trial(SECOND, OUTCOME, None)
     sink.interrupt_trial(THIRD)
     wait_until(lambda: sink.pending() == 2)
@@ -92,7 +99,7 @@ def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
     assert run_of_trial(client, THIRD).info.status == "KILLED"
     assert "loss" in run_of_trial(client, SECOND).data.metrics
     died = Path(shutil.copytree(home / "spool", home / "died"))
-    sink.log_metrics(FIRST, reported(20, 0.25))
+    sink.log_metrics(FIRST, measured_now(20, 0.25))
     assert sink.close(FLUSH_S) == 0
     assert (home / "spool" / "journal.jsonl").read_bytes() == b""
     history = client.get_metric_history(run_of_trial(client, FIRST).info.run_id, "loss")
@@ -106,17 +113,19 @@ def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
     assert everything(client) == once
 
 
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("limit", ["HOLD_S", "ASKED_S"])
 def test_sink_tells_of_a_trial_under_way_after_a_while(
-    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(shipper, "EVERY_S", 0.01)
-    monkeypatch.setattr(shipper, "HOLD_S", 0.2)
     sink = sink_of(home)
     sink.open_trial(card(FIRST))
-    sink.log_metrics(FIRST, reported(10, 0.5))
+    if limit == "HOLD_S":
+        sink.log_metrics(FIRST, measured_now(10, 0.5))
+    monkeypatch.setattr(shipper, limit, 0.2)
     wait_until(lambda: sink.pending() == 0)
-    assert run_of_trial(client, FIRST).data.metrics == {"loss": 0.5}
-    sink.close(FLUSH_S)
+    assert run_of_trial(client, FIRST).info.status == "RUNNING"
+    assert sink.close(FLUSH_S) == 0
 
 
 @pytest.mark.usefixtures("patient")
