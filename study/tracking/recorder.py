@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,10 +203,7 @@ class Recorder:
         from mlflow.entities import Param, RunTag
 
         if batch.files:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, content in batch.files.items():
-                    (Path(folder) / name).write_bytes(content)
-                self._at().upload(run, Path(folder))
+            self._at().upload(run, batch.files)
         # The newest first: of each name MLflow then takes the first for the latest, and writes it once.
         rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in reversed(batch.metrics)]
         parameters = [Param(name, str(value)[:LONGEST_TEXT]) for name, value in batch.parameters.items()]

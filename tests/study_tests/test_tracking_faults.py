@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from study.errors import LonglagError
 from study.tracking import shipper
+from study.tracking.place import Place
 from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import (
     FIRST,
@@ -135,7 +135,7 @@ def test_sink_completes_what_a_killed_driver_was_shipping(home: Path, client: Ml
         (MlflowClient, "create_run"),
         (MlflowClient, "log_batch"),
         (MlflowClient, "set_terminated"),
-        (LocalArtifactRepository, "log_artifacts"),
+        (Place, "upload"),
     ],
 )
 def test_sink_writes_nothing_twice_when_an_answer_is_lost(
@@ -226,18 +226,18 @@ def test_sink_keeps_the_weights_until_they_are_uploaded(
 ) -> None:
     weights = home / "w.safetensors"
     weights.write_bytes(b"tensors")
-    real = LocalArtifactRepository.log_artifacts
+    real = Place.upload
 
     def failing(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError("no artifact store")
 
-    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", failing)
+    monkeypatch.setattr(Place, "upload", failing)
     sink = sink_of(home)
     sink.close_trial(FIRST, OUTCOME, weights)
     wait_until(lambda: sink.last_error() == "tracking: no artifact store")
     assert weights.read_bytes() == b"tensors"
     assert run_of_trial(client, FIRST).info.status == "RUNNING"
-    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", real)
+    monkeypatch.setattr(Place, "upload", real)
     assert sink.close(FLUSH_S) == 0
     assert not weights.exists()
     target = download_weights(embedded_uri(home), run_of_trial(client, FIRST).info.run_id, home / "new" / "folder")

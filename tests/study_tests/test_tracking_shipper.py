@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from study.outcome import Metric, TrialKey
 from study.tracking import shipper
 from study.tracking.journal import READ_BYTES
+from study.tracking.place import Place
 from study.tracking.sink import MlflowSink, embedded_uri
 from study_tests.mlflow_book import (
     FIRST,
@@ -64,7 +64,7 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
     wait_until(lambda: sink.pending() == 0)
     for owner, name in [
         *((SqlAlchemyStore, name) for name in ("create_run", "get_run", "log_batch", "update_run_info")),
-        (LocalArtifactRepository, "log_artifacts"),
+        (Place, "upload"),
     ]:
         monkeypatch.setattr(owner, name, counting(name, getattr(owner, name)))
     keys = [FIRST, SECOND, THIRD]
@@ -79,7 +79,7 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
         wait_until(lambda left=left: sink.pending() == left)
     assert sink.close(FLUSH_S) == 0
     assert {name: calls.count(name) for name in set(calls)} == dict.fromkeys(
-        ("create_run", "log_batch", "update_run_info", "log_artifacts"), len(keys)
+        ("create_run", "log_batch", "update_run_info", "upload"), len(keys)
     )
 
 
