@@ -42,7 +42,7 @@ MAX_REFUSALS = 3
 
 
 class Shipper:
-    """Ships journal lines in order and is done with each once MLflow has it; nothing it meets is raised.
+    """Ships journal lines, those of a trial in order, until MLflow has each; nothing it meets is raised.
 
     A line may be shipped twice, when the process dies before the cursor moves; the recorder makes that harmless. The
     lines of a trial that is being trained are held for a while, those of others pass them; the cursor waits for all.
