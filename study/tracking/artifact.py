@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,30 +48,31 @@ def final_metrics(outcome: Outcome) -> dict[str, float]:
     return values
 
 
-def write_artifacts(folder: Path, entry: TrialClosed) -> None:
+def artifacts(entry: TrialClosed) -> dict[str, bytes]:
     """The files that a trial leaves; weights that are gone were uploaded before this process's predecessor died."""
     outcome = entry.outcome
+    texts: dict[str, str] = {}
     if outcome.reason:
-        (folder / "reason.txt").write_text(outcome.reason, encoding="utf-8")
+        texts["reason.txt"] = outcome.reason
     if outcome.error_flow:
         parts = {name: _finite(curve) for name, curve in outcome.part_flow.items()}
-        curves = {"g": _finite(outcome.error_flow), "parts": parts}
-        (folder / "error_flow.json").write_text(json.dumps(curves), encoding="utf-8")
+        texts["error_flow.json"] = json.dumps({"g": _finite(outcome.error_flow), "parts": parts})
     if outcome.lyapunov:
-        exponents = {"nats_per_step": _finite(outcome.lyapunov)}
-        (folder / "lyapunov.json").write_text(json.dumps(exponents), encoding="utf-8")
-    if entry.weights is not None and Path(entry.weights).exists():
-        shutil.copyfile(entry.weights, folder / WEIGHTS)
+        texts["lyapunov.json"] = json.dumps({"nats_per_step": _finite(outcome.lyapunov)})
     if outcome.status is not Status.FAILED:
         from study.tracking.trial_figure import contexts_svg, error_flow_svg, ladder_svg
 
         title = str(entry.key)
         if outcome.error_flow:
-            (folder / "error_flow.svg").write_text(error_flow_svg(outcome, title), encoding="utf-8")
+            texts["error_flow.svg"] = error_flow_svg(outcome, title)
         if outcome.by_loss:
-            (folder / "contexts.svg").write_text(contexts_svg(outcome, title), encoding="utf-8")
+            texts["contexts.svg"] = contexts_svg(outcome, title)
         elif outcome.rungs:
-            (folder / "ladder.svg").write_text(ladder_svg(outcome, title), encoding="utf-8")
+            texts["ladder.svg"] = ladder_svg(outcome, title)
+    files = {name: text.encode() for name, text in texts.items()}
+    if entry.weights is not None and Path(entry.weights).exists():
+        files[WEIGHTS] = Path(entry.weights).read_bytes()
+    return files
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
@@ -79,8 +80,10 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
-def draw_answer(file: Path, answers: Sequence[ModelAnswer], study: str) -> None:
-    """Write the figure that answers who learned how long a dependency."""
+def drawn_answer(answers: Sequence[ModelAnswer], study: str) -> bytes:
+    """The figure that answers who learned how long a dependency, as PNG."""
     from study.tracking.figure import answer_figure
 
-    answer_figure(answers, study).savefig(file)
+    image = io.BytesIO()
+    answer_figure(answers, study).savefig(image, format="png")
+    return image.getvalue()

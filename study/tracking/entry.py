@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from study.outcome import Metric, Outcome, Status, TrialKey
@@ -93,9 +93,14 @@ TrialEntry = TrialOpened | MetricsLogged | TrialClosed | TrialInterrupted
 Entry = StudyOpened | TrialEntry | StudyClosed
 
 
+def written_ms(entry: TrialEntry) -> int:
+    """When the entry was written, or its first value measured; milliseconds since 1970."""
+    return entry.metrics[0].time_ms if isinstance(entry, MetricsLogged) else entry.time_ms
+
+
 def encode(entry: Entry) -> bytes:
     """One line of JSON, non-finite numbers included, that ``decode`` reads back to an equal entry."""
-    return json.dumps([type(entry).__name__, asdict(entry)]).encode() + b"\n"
+    return json.dumps([type(entry).__name__, entry], default=vars).encode() + b"\n"
 
 
 class CorruptError(Exception):

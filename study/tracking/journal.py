@@ -11,7 +11,7 @@ from pathlib import Path
 
 from study.errors import LonglagError
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 22
 """How much ``read`` takes into memory at once."""
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from study.errors import LonglagError
 from study.outcome import Metric, Status, TrialKey
 from study.tracking import server
-from study.tracking.artifact import draw_answer, final_metrics, stamped, write_artifacts
+from study.tracking.artifact import artifacts, drawn_answer, final_metrics, stamped
 from study.tracking.entry import (
     Entry,
     MetricsLogged,
@@ -22,17 +22,16 @@ from study.tracking.entry import (
     TrialEntry,
     TrialInterrupted,
     TrialOpened,
+    written_ms,
 )
-from study.tracking.server import MODEL, STUDY, TRIAL
+from study.tracking.place import LOGGED, STATUS, Place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
 
-ROLE, STATUS, LOGGED = "longlag.role", "longlag.status", "longlag.logged_updates"
-"""Tags: ``study`` on the parent run; where the trial is; up to which update its metrics are in MLflow."""
-
-TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
+CONFIGURATION = "study.yaml"
+"""Name of the artifact that ``launch`` can run."""
 
 BATCH = 800
 """Metrics of one request: MLflow takes 1000 entities, up to 100 of them parameters and as many tags."""
@@ -44,25 +43,11 @@ BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 """Metrics whose best value is kept as ``best/<name>``, because MLflow's table and queries know only the last one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where a study lies in MLflow; ``runs`` are its trials', whose metrics are there up to the update ``logged``.
-
-    ``best`` holds the best values of the trials whose runs began here; what others reported earlier, MLflow knows.
-    """
-
-    client: MlflowClient
-    experiment_id: str
-    parents: list[str]
-    runs: dict[TrialKey, str]
-    logged: dict[TrialKey, int]
-    best: dict[TrialKey, dict[str, float]]
-
-
 @dataclass(kw_only=True)
 class _Batch:
-    """What goes to one run in one request, but for more metrics than one takes."""
+    """What goes to one run together: artifacts, then in one request, but for more metrics than one takes, the rest."""
 
+    files: dict[str, bytes] = field(default_factory=dict)
     parameters: dict[str, object] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
@@ -80,8 +65,12 @@ class Recorder:
         """A recorder that has not asked anything of MLflow yet."""
         self._uri, self._study = uri, study
         self._client: MlflowClient | None = None
-        self._place: _Place | None = None
-        self.run_ids: Mapping[TrialKey, str] = {}
+        self._place: Place | None = None
+        self._runs: dict[TrialKey, RunInfo] = {}
+
+    def run_ids(self) -> dict[TrialKey, str]:
+        """The runs of the trials, as far as they are known yet."""
+        return {key: run.run_id for key, run in self._runs.copy().items()}
 
     def forget(self) -> None:
         """Look everything up again next time, because the last call may or may not have done its work."""
@@ -121,23 +110,26 @@ class Recorder:
                         batch = _Batch()
                     case TrialInterrupted(time_ms=time_ms):
                         batch.tags[STATUS] = "interrupted"
-                        self._end(self._run_id(key, time_ms), "KILLED", batch, time_ms)
+                        self._end(self._run(key, time_ms), "KILLED", batch, time_ms)
                         batch = _Batch()
-            if batch.parameters or batch.metrics or batch.tags:
-                self._send(self._run_id(key, _time_ms(entries[0])), batch)
+            if batch != _Batch():
+                self._send(self._run(key, written_ms(entries[0])), batch)
 
     def _open_study(self, entry: StudyOpened) -> None:
-        run_id = self._parent_id(entry.time_ms)
-        lacking = self._take_up(run_id, entry.parameters)
-        self._send(run_id, _Batch(parameters=lacking, tags={STATUS: str(Status.RUNNING)}))
-        self._at().client.log_text(run_id, entry.specification, "study.yaml")
+        run = self._at().parent(entry.time_ms)
+        batch = _Batch(parameters=self._take_up(run, entry.parameters), tags={STATUS: str(Status.RUNNING)})
+        batch.files[CONFIGURATION] = entry.specification.encode()
+        self._send(run, batch)
 
     def _open_trial(self, entry: TrialOpened, batch: _Batch) -> None:
-        card, known = entry.card, entry.key in self._at().runs
-        run_id = self._run_id(card.key, entry.time_ms)
-        batch.parameters |= self._take_up(run_id, card.parameters) if known else card.parameters
-        batch.tags |= {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
-        self._at().client.log_text(run_id, card.configuration, "study.yaml")
+        card = entry.card
+        tags = {"longlag.task": card.task, "longlag.cell": card.cell}
+        known = card.key in self._at().runs
+        run = self._run(card.key, entry.time_ms, tags)
+        if known:
+            batch.tags |= {**tags, STATUS: str(Status.RUNNING)}
+        batch.parameters |= self._take_up(run, card.parameters) if known else card.parameters
+        batch.files[CONFIGURATION] = card.configuration.encode()
 
     def _take_metrics(self, entry: MetricsLogged, batch: _Batch) -> None:
         """Add what MLflow lacks of an entry, and how far the metrics then go."""
@@ -146,7 +138,7 @@ class Recorder:
         fresh = [metric for metric in entry.metrics if metric.update > held]
         if not fresh:
             return
-        self._run_id(entry.key, fresh[0].time_ms)
+        self._run(entry.key, fresh[0].time_ms)
         # Ahead of the sending; should that fail, everything here is forgotten.
         place.logged[entry.key] = max(metric.update for metric in fresh)
         batch.metrics += fresh
@@ -159,7 +151,7 @@ class Recorder:
 
     def _close_trial(self, entry: TrialClosed, batch: _Batch) -> None:
         outcome = entry.outcome
-        run_id = self._run_id(entry.key, entry.time_ms)
+        run = self._run(entry.key, entry.time_ms)
         batch.tags |= {STATUS: str(outcome.status), "longlag.diverged": str(outcome.diverged).lower()}
         if outcome.status is Status.FAILED:
             # The last line of a traceback names the error; the whole of it is an artifact.
@@ -169,102 +161,56 @@ class Recorder:
             batch.metrics += stamped(final_metrics(outcome) | best, outcome.n_updates, entry.time_ms)
             if outcome.bound_verdict is not None:
                 batch.tags["longlag.bound"] = outcome.bound_verdict
-        with tempfile.TemporaryDirectory() as folder:
-            write_artifacts(Path(folder), entry)
-            self._at().client.log_artifacts(run_id, folder)
-        self._end(run_id, "FAILED" if outcome.status is Status.FAILED else "FINISHED", batch, entry.time_ms)
+        batch.files |= artifacts(entry)
+        self._end(run, "FAILED" if outcome.status is Status.FAILED else "FINISHED", batch, entry.time_ms)
         if entry.weights is not None:
             Path(entry.weights).unlink(missing_ok=True)
 
     def _close_study(self, entry: StudyClosed) -> None:
-        run_id = self._parent_id(entry.time_ms)
         values = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
         if entry.seconds:
             values |= {f"seconds/{name}": value for name, value in entry.seconds.items()}
             # All that this thread has done so far is tracking.
             values["seconds/tracking"] = time.thread_time()
-        if entry.answers:
-            with tempfile.TemporaryDirectory() as folder:
-                draw_answer(Path(folder) / "answer.png", entry.answers, self._study)
-                self._at().client.log_artifacts(run_id, folder)
-        ends = {"done": "FINISHED", "failed": "FAILED"}
         batch = _Batch(metrics=stamped(values, 0, entry.time_ms), tags={STATUS: entry.status})
-        self._end(run_id, ends.get(entry.status, "KILLED"), batch, entry.time_ms)
+        if entry.answers:
+            batch.files["answer.png"] = drawn_answer(entry.answers, self._study)
+        ends = {"done": "FINISHED", "failed": "FAILED"}
+        self._end(self._at().parent(entry.time_ms), ends.get(entry.status, "KILLED"), batch, entry.time_ms)
 
-    def _at(self) -> _Place:
-        """Where the study lies; looked up, and created where it is missing, on the first call and after ``forget``."""
+    def _at(self) -> Place:
+        """Where the study lies; looked up on the first call and after ``forget``."""
         if self._place is None:
             self._client = self._client or server.connect(self._uri)
-            experiment = self._client.get_experiment_by_name(self._study)
-            if experiment is None:
-                experiment_id = self._client.create_experiment(self._study, self._artifact_location(), TRAINING)
-            elif experiment.lifecycle_stage == "active":
-                experiment_id = experiment.experiment_id
-            else:
-                raise LonglagError(
-                    f"experiment {self._study!r} must not be deleted in MLflow while it is recorded, but it is: "
-                    "restore it there"
-                )
-            runs = server.runs_of(self._client, experiment_id)
-            keyed = [(key, run) for run in reversed(runs) if (key := server.trial_key(run)) is not None]
-            self._place = _Place(
-                client=self._client,
-                experiment_id=experiment_id,
-                parents=[run.info.run_id for run in runs if run.data.tags.get(ROLE) == "study"],
-                runs={key: run.info.run_id for key, run in keyed},
-                logged={key: int(run.data.tags.get(LOGGED, "-1")) for key, run in keyed},
-                best={},
-            )
-            self.run_ids = dict(self._place.runs)
+            self._place = Place(self._client, self._uri, self._study)
+            self._runs = self._place.runs
         return self._place
 
-    def _artifact_location(self) -> str | None:
-        """Beside an SQLite database, whose client would else put artifacts where the process happens to run."""
-        file = server.database_file(self._uri)
-        return None if file is None else (file.parent / "artifacts" / self._study).as_uri()
+    def _run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str] = MappingProxyType({})) -> RunInfo:
+        return self._at().run(key, time_ms, tags)
 
-    def _parent_id(self, time_ms: int) -> str:
-        place = self._at()
-        if not place.parents:
-            tags = {STUDY: self._study, ROLE: "study"}
-            run = place.client.create_run(place.experiment_id, time_ms, tags, self._study)
-            place.parents.append(run.info.run_id)
-        return place.parents[0]
-
-    def _run_id(self, key: TrialKey, time_ms: int) -> str:
-        place = self._at()
-        if key not in place.runs:
-            tags = {
-                "mlflow.parentRunId": self._parent_id(time_ms),
-                STUDY: key.study,
-                MODEL: key.model,
-                TRIAL: str(key),
-                STATUS: str(Status.RUNNING),
-            }
-            run = place.client.create_run(place.experiment_id, time_ms, tags, f"{key.model}/{key.number}")
-            place.runs[key], place.best[key] = run.info.run_id, {}
-            self.run_ids = dict(place.runs)
-        return place.runs[key]
-
-    def _take_up(self, run_id: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    def _take_up(self, run: RunInfo, parameters: Mapping[str, object]) -> dict[str, object]:
         """Set a run running that may have ended; which of the parameters it lacks."""
         client = self._at().client
-        run = client.get_run(run_id)
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, "RUNNING")
-        return {name: value for name, value in parameters.items() if name not in run.data.params}
+        found = client.get_run(run.run_id)
+        if found.info.status != "RUNNING":
+            client.update_run(run.run_id, "RUNNING")
+        return {name: value for name, value in parameters.items() if name not in found.data.params}
 
-    def _send(self, run_id: str, batch: _Batch) -> None:
+    def _send(self, run: RunInfo, batch: _Batch) -> None:
         """Send a batch; its tags go with the last metrics, when all others have arrived."""
         from mlflow.entities import Metric as Row
         from mlflow.entities import Param, RunTag
 
-        rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in batch.metrics]
+        if batch.files:
+            self._at().upload(run, batch.files)
+        # The newest first: of each name MLflow then takes the first for the latest, and writes it once.
+        rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in reversed(batch.metrics)]
         parameters = [Param(name, str(value)[:LONGEST_TEXT]) for name, value in batch.parameters.items()]
         for start in range(0, max(1, len(rows)), BATCH):
             last = start + BATCH >= len(rows)
             tags = [RunTag(name, value[:LONGEST_TEXT]) for name, value in batch.tags.items()] if last else []
-            self._at().client.log_batch(run_id, metrics=rows[start : start + BATCH], params=parameters, tags=tags)
+            self._at().client.log_batch(run.run_id, rows[start : start + BATCH], parameters, tags)
             parameters = []
 
     def _best(self, key: TrialKey, batch: _Batch) -> dict[str, float]:
@@ -274,18 +220,13 @@ class Recorder:
             return place.best[key]
         values: dict[str, list[float]] = {name: [] for name in BEST}
         for name, held in values.items():
-            held += [row.value for row in place.client.get_metric_history(place.runs[key], name)]
+            held += [row.value for row in place.client.get_metric_history(place.runs[key].run_id, name)]
             held += [metric.value for metric in batch.metrics if metric.name == name]
         return {name: BEST[name](held) for name, held in values.items() if held}
 
-    def _end(self, run_id: str, status: str, batch: _Batch, time_ms: int) -> None:
-        self._send(run_id, batch)
-        self._at().client.set_terminated(run_id, status, time_ms)
-
-
-def _time_ms(entry: TrialEntry) -> int:
-    """When it was written, or its first value measured."""
-    return entry.metrics[0].time_ms if isinstance(entry, MetricsLogged) else entry.time_ms
+    def _end(self, run: RunInfo, status: str, batch: _Batch, time_ms: int) -> None:
+        self._send(run, batch)
+        self._at().client.set_terminated(run.run_id, status, time_ms)
 
 
 def refused(error: Exception) -> bool:

@@ -37,9 +37,9 @@ def error_flow_svg(outcome: Outcome, title: str) -> str:
     """
     curve, parts = outcome.error_flow, outcome.part_flow
     drawable = [value for one in (curve, *parts.values()) for value in one if 0 < value < math.inf]
-    # Whole decades, three at least: a signal that keeps its size looks like one, and few axes serve all trials.
-    top = math.ceil(math.log10(max(drawable, default=1.0)) + 0.1)
-    bottom = math.floor(math.log10(max(min(drawable, default=1.0), DEEPEST * max(drawable, default=1.0))))
+    # Decades in threes: a signal that keeps its size looks like one, and few axes serve all trials.
+    top = 3 * math.ceil((math.log10(max(drawable, default=1.0)) + 0.1) / 3)
+    bottom = 3 * math.floor(math.log10(max(min(drawable, default=1.0), DEEPEST * max(drawable, default=1.0))) / 3)
     frame = _flow_frame(max(len(curve), 1), min(bottom, top - 3), top, tuple(parts))
     marks = [
         frame.line(points, colour, width=1)

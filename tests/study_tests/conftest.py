@@ -34,6 +34,8 @@ def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shipper, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 0.05)
     monkeypatch.setattr(shipper, "EVERY_S", 0.0)
+    monkeypatch.setattr(shipper, "HOLD_S", 0.0)
+    monkeypatch.setattr(shipper, "ASKED_S", 0.0)
     return tmp_path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import signal
@@ -109,38 +108,6 @@ def test_download_weights_fails_in_one_sentence_when_nobody_answers(tmp_path: Pa
         download_weights(f"http://me:s3cret@127.0.0.1:{free_port}", "any", tmp_path)
 
 
-DIES = """
-import os, sys
-from sqlalchemy import Engine, event
-from study.tracking.server import connect
-
-@event.listens_for(Engine, "after_cursor_execute")
-def die(connection, cursor, statement, *rest):
-    if "CREATE TABLE assessments" in statement:
-        os._exit(9)
-
-connect(sys.argv[1])
-"""
-"""A process that is killed between two of the steps in which MLflow makes its tables."""
-
-
-def test_connect_makes_a_whole_database_after_a_process_was_killed_making_it(tmp_path: Path) -> None:
-    uri = embedded_uri(tmp_path / "home")
-    assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == 9
-    assert [one.name for one in server.connect(uri).search_experiments()] == ["Default"]
-
-
-def test_connect_makes_a_database_where_there_are_no_hard_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def link(*passed: object, **named: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", link)
-    assert [one.name for one in server.connect(embedded_uri(tmp_path)).search_experiments()] == ["Default"]
-    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
-
-
 def _pause() -> None:
     """Leave the processor to the server that is starting."""
     threading.Event().wait(0.05)
@@ -171,6 +138,8 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int, mlflow_server: StartServer
 ) -> None:
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 1.0)
+    monkeypatch.setattr(shipper, "HOLD_S", 0.0)
+    monkeypatch.setattr(shipper, "ASKED_S", 0.0)
     port = free_port
     uri = f"http://127.0.0.1:{port}"
     keys = [TrialKey(study="demo", model="lstm", number=number) for number in range(4)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from study.outcome import Loss, Outcome, Rung, TrialKey
-from study.tracking.artifact import final_metrics, write_artifacts
+from study.tracking.artifact import artifacts, final_metrics
 from study.tracking.entry import TrialClosed
 from study.tracking.figure import COLOURS
 from study.tracking.trial_figure import PART_COLOURS, contexts_svg, error_flow_svg, ladder_svg
@@ -179,7 +178,7 @@ def test_contexts_of_a_network_that_diverged_show_the_constant_answer_alone() ->
     assert drawing.lines(COLOURS[2]) == []
 
 
-def test_a_trial_on_data_leaves_its_losses_as_metrics_and_as_a_figure(tmp_path: Path) -> None:
+def test_a_trial_on_data_leaves_its_losses_as_metrics_and_as_a_figure() -> None:
     outcome = on_data({0: 1.8, 4: math.log(2)})
     outcome = replace(outcome, confirmed=outcome.rungs[-1])
     values = final_metrics(outcome)
@@ -188,8 +187,8 @@ def test_a_trial_on_data_leaves_its_losses_as_metrics_and_as_a_figure(tmp_path: 
     assert values["loss/confirmed/low"] < values["loss/confirmed"] < values["loss/confirmed/high"]
     assert values["objective"] == outcome.skill
     key = TrialKey(study="s", model="m", number=1)
-    write_artifacts(tmp_path, TrialClosed(time_ms=0, key=key, outcome=outcome, weights=None))
-    assert {path.name for path in tmp_path.glob("*.svg")} == {"contexts.svg", "error_flow.svg"}
+    files = artifacts(TrialClosed(time_ms=0, key=key, outcome=outcome, weights=None))
+    assert {name for name in files if name.endswith(".svg")} == {"contexts.svg", "error_flow.svg"}
 
 
 def test_trials_with_the_same_axes_do_not_share_their_curves() -> None:
@@ -198,3 +197,10 @@ def test_trials_with_the_same_axes_do_not_share_their_curves() -> None:
     assert Drawing(first).lines(COLOURS[0]) != Drawing(second).lines(COLOURS[0])
     assert "first" not in second
     assert error_flow_svg(OUTCOME, "first") == first
+
+
+def test_error_flows_of_like_depth_share_their_axes() -> None:
+    curves = [(0.5, 1e-3, lowest) for lowest in (2e-4, 2e-5, 2e-6)]
+    ticks = [Drawing(error_flow_svg(replace(OUTCOME, error_flow=curve), "t")).exponents() for curve in curves]
+    assert ticks[0] == ticks[1] == ticks[2]
+    assert ticks[0][0] == -6

@@ -1,0 +1,109 @@
+"""Where a study lies in MLflow: an experiment, a parent run, and under it a run for each trial."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from study.errors import LonglagError
+from study.outcome import Status, TrialKey
+from study.tracking import server
+from study.tracking.server import MODEL, STUDY, TRIAL
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
+
+ROLE, STATUS, LOGGED = "longlag.role", "longlag.status", "longlag.logged_updates"
+"""Tags: ``study`` on the parent run; where the trial is; up to which update its metrics are in MLflow."""
+
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
+
+
+class Place:
+    """The experiment and the runs of one study; runs are found again by their tags, never created twice.
+
+    ``runs`` are the trials', whose metrics are there up to the update ``logged``. ``best`` holds the best values of the
+    trials whose runs began here; what others reported earlier, MLflow knows.
+    """
+
+    def __init__(self, client: MlflowClient, uri: str, study: str) -> None:
+        """Look everything up, and create the experiment if it is missing.
+
+        Raises:
+            LonglagError: the experiment is deleted.
+            Exception: whatever MLflow raises.
+        """
+        self.client, self._uri, self._study = client, uri, study
+        self._experiment_id = self._find_experiment()
+        found = server.runs_of(client, self._experiment_id)
+        keyed = [(key, run) for run in reversed(found) if (key := server.trial_key(run)) is not None]
+        self._parents = [run.info for run in found if run.data.tags.get(ROLE) == "study"]
+        self.runs: dict[TrialKey, RunInfo] = {key: run.info for key, run in keyed}
+        self.logged = {key: int(run.data.tags.get(LOGGED, "-1")) for key, run in keyed}
+        self.best: dict[TrialKey, dict[str, float]] = {}
+
+    def parent(self, time_ms: int) -> RunInfo:
+        """The run of the study, which begins now if there is none."""
+        if not self._parents:
+            tags = {STUDY: self._study, ROLE: "study"}
+            self._parents.append(self.client.create_run(self._experiment_id, time_ms, tags, self._study).info)
+        return self._parents[0]
+
+    def run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str]) -> RunInfo:
+        """The run of a trial, which begins now, with these tags and those it is found by, if there is none."""
+        if key not in self.runs:
+            found_by = {
+                "mlflow.parentRunId": self.parent(time_ms).run_id,
+                STUDY: key.study,
+                MODEL: key.model,
+                TRIAL: str(key),
+                STATUS: str(Status.RUNNING),
+            }
+            name = f"{key.model}/{key.number}"
+            run = self.client.create_run(self._experiment_id, time_ms, {**found_by, **tags}, name)
+            self.runs[key], self.best[key] = run.info, {}
+        return self.runs[key]
+
+    def upload(self, run: RunInfo, files: Mapping[str, bytes]) -> None:
+        """Put files among the artifacts of a run, where MLflow's client puts them too.
+
+        The client asks for the run first and copies a folder, which takes a multiple of the time.
+        """
+        if run.artifact_uri.startswith("file:"):
+            folder = Path(unquote(urlsplit(run.artifact_uri).path))
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder, files)
+            return
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
+
+        uri = add_databricks_profile_info_to_artifact_uri(run.artifact_uri, self._uri)
+        with tempfile.TemporaryDirectory() as copied:
+            _write(Path(copied), files)
+            get_artifact_repository(uri, tracking_uri=self._uri).log_artifacts(copied)
+
+    def _find_experiment(self) -> str:
+        experiment = self.client.get_experiment_by_name(self._study)
+        if experiment is None:
+            return self.client.create_experiment(self._study, self._artifact_location(), TRAINING)
+        if experiment.lifecycle_stage != "active":
+            raise LonglagError(
+                f"experiment {self._study!r} must not be deleted in MLflow while it is recorded, but it is: "
+                "restore it there"
+            )
+        return experiment.experiment_id
+
+    def _artifact_location(self) -> str | None:
+        """Beside an SQLite database, whose client would else put artifacts where the process happens to run."""
+        file = server.database_file(self._uri)
+        return None if file is None else (file.parent / "artifacts" / self._study).as_uri()
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
