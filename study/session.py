@@ -21,7 +21,7 @@ from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec, short_name
 from study.study_file import dump_spec, in_a_sentence, parse_spec
-from study.tracking.sink import check_tracking, download_weights, unsent
+from study.tracking.sink import check_tracking, download_weights, preload, unsent
 from tasks import DATASETS, TASKS
 
 Watch = Callable[[Watched], AbstractContextManager[None]]
@@ -91,7 +91,7 @@ class Session:
         from study.execution.cluster import connect
 
         _go_on(stop)
-        threading.Thread(target=_import_the_rest, name="longlag-import").start()
+        threading.Thread(target=_preload, args=(self.tracking_uri,), name="longlag-preload").start()
         with connect(address, n_workers, header.device if header else spec.device) as cluster:
             _go_on(stop)
             from study.execution.run import run
@@ -257,9 +257,11 @@ def _go_on(stop: threading.Event) -> None:
         raise StoppedError("interrupted before training began: nothing has changed")
 
 
-def _import_the_rest() -> None:
+def _preload(tracking_uri: str) -> None:
     """Import what a study needs once Ray is up; meanwhile its process would only wait."""
     import study.execution.run  # noqa: F401
+
+    preload(tracking_uri)
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
