@@ -137,6 +137,8 @@ def _prepare_environment() -> None:
     """What MLflow reads when it is imported, and later."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # MLflow reads it when it is imported, which somebody may have done already.
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"].upper())
 
 
 def check_tracking(uri: str) -> None:

@@ -60,8 +60,9 @@ def test_check_tracking_accepts_a_database_that_does_not_exist_yet(tmp_path: Pat
     check_tracking(embedded_uri(tmp_path / "new"))
 
 
-def test_check_tracking_makes_mlflow_quiet_whoever_imports_it(tmp_path: Path) -> None:
-    code = (
+@pytest.mark.parametrize("before", ["", "import mlflow; "])
+def test_check_tracking_makes_mlflow_quiet_whoever_imports_it(tmp_path: Path, before: str) -> None:
+    code = before + (
         "import logging, sys; from study.tracking.server import check_tracking; check_tracking(sys.argv[1]); "
         "import mlflow; assert not logging.getLogger('mlflow.store').isEnabledFor(logging.INFO); "
         "from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY as off; assert off.get()"
