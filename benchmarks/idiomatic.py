@@ -53,6 +53,8 @@ class Training(tune.Trainable):
         self._network = Classifier(recurrence, N_HIDDEN, self._task.n_out)
         self._optimiser = OPTIMISERS[config["optimiser"]](self._network.parameters(), config["learning_rate"])
         self._n_updates, self._budget, self._evaluate_every = 0, config["n_updates"], config["evaluate_every"]
+        # Tune and Optuna want the metric in every report.
+        self._last_error = 1.0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another trial in this process."""
@@ -60,7 +62,7 @@ class Training(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next report; some have an error, and the last one that on 10,000 fresh sequences."""
+        """Train to the next report; the error is that of the last evaluation, at the end on 10,000 fresh sequences."""
         total = 0.0
         for _ in range(REPORT_EVERY):
             batch = self._task.sample(self._generator, N_SEQUENCES, LENGTH)
@@ -73,10 +75,10 @@ class Training(tune.Trainable):
             total += loss.item()
         self._n_updates += REPORT_EVERY
         done = self._n_updates >= self._budget
-        result = {"loss": total / REPORT_EVERY, "gradient_norm": float(norm), "done": done}
         if self._n_updates % self._evaluate_every == 0:
-            result["error"] = self._error(N_FINAL if done else 1000)
-        return result
+            self._last_error = self._error(N_FINAL if done else 1000)
+        loss = total / REPORT_EVERY
+        return {"loss": loss, "gradient_norm": float(norm), "done": done, "error": self._last_error}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The network, for the MLflow callback's artifacts."""
