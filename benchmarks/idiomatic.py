@@ -77,8 +77,8 @@ class Training(tune.Trainable):
         done = self._n_updates >= self._budget
         if self._n_updates % self._evaluate_every == 0:
             self._last_error = self._error(N_FINAL if done else 1000)
-        loss = total / REPORT_EVERY
-        return {"loss": loss, "gradient_norm": float(norm), "done": done, "error": self._last_error}
+        mean_loss = total / REPORT_EVERY
+        return {"loss": mean_loss, "gradient_norm": float(norm), "done": done, "error": self._last_error}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """The network, for the MLflow callback's artifacts."""

@@ -40,7 +40,7 @@ class Run:
 def throughput() -> Section:
     """Trials per hour of a whole study, ours with its start, theirs without."""
     rows = []
-    # Evaluated at the end only, no trial of ours can end early: both make the same updates.
+    # Evaluated at the end only, no trial of ours ends early for having solved the ladder: both make the same updates.
     for cell, every in (("elman_tanh", 500), ("lstm", 500), ("lstm", N_UPDATES)):
         ours = launch(_spec(cell, N_OURS, N_UPDATES, evaluate_every=every), N_WORKERS)
         studies = [("longlag", N_OURS, ours.n_updates, ours.wall_s)]
@@ -63,7 +63,7 @@ def throughput() -> Section:
         "torch's modules, on the same task, sizes, updates, evaluations and cores. Its time runs from its first "
         "trial's start, ours from the command's: a longer study of ours is faster still. A trial of ours ends "
         "when an evaluation finds that it has solved the ladder, theirs do not; evaluated at their ends only, all make "
-        "the same updates. Ours has `look_back: 3`, which keeps two workers busy.",
+        "the same updates unless they diverge. Ours has `look_back: 3`, which keeps two workers busy.",
     )
 
 

@@ -136,7 +136,7 @@ def studies_table(found: Sequence[tuple[Header, StudyPlan, Sequence[TrialRecord]
             str(header.state),
             plan.task.name,
             ", ".join(model.name for model in plan.models),
-            f"{sum(record.status.settled for record in records)}/{len(plan.models) * plan.search.n_trials}",
+            f"{sum(record.outcome is not None for record in records)}/{len(plan.models) * plan.search.n_trials}",
         )
         for header, plan, records in found
     ]

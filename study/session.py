@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from study.errors import LonglagError, StoppedError, UserError, unknown_name
@@ -89,13 +90,14 @@ class Session:
         # Ray takes seconds to import and to start.
         _go_on(stop)
         from study.execution.cluster import connect
+        from study.execution.run import run
 
         _go_on(stop)
-        threading.Thread(target=_preload, args=(self.tracking_uri,), name="longlag-preload").start()
-        with connect(address, n_workers, header.device if header else spec.device) as cluster:
+        with ExitStack() as held:
+            # While Ray starts this process would only wait; a cluster that runs already is there at once.
+            with _preloading(self.tracking_uri) if address is None else nullcontext():
+                cluster = held.enter_context(connect(address, n_workers, header.device if header else spec.device))
             _go_on(stop)
-            from study.execution.run import run
-
             catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
@@ -257,11 +259,12 @@ def _go_on(stop: threading.Event) -> None:
         raise StoppedError("interrupted before training began: nothing has changed")
 
 
-def _preload(tracking_uri: str) -> None:
-    """Import what a study needs once Ray is up; meanwhile its process would only wait."""
-    import study.execution.run  # noqa: F401
-
-    preload(tracking_uri)
+@contextmanager
+def _preloading(tracking_uri: str) -> Iterator[None]:
+    """Let a thread import MLflow during the body, and wait for it; an error of its comes again when MLflow is used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="longlag-preload") as thread:
+        thread.submit(preload, tracking_uri)
+        yield
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -111,5 +112,5 @@ def _resources(n_workers: int | None, device: str, where: str) -> Cluster:
         raise UserError(f"training needs at least one CPU for workers, but {where} offers none")
     if chosen == "cuda":
         workers = n_workers or n_gpus
-        return Cluster(device=chosen, n_workers=workers, n_cpus=1, n_gpus=min(1.0, n_gpus / workers))
+        return Cluster(device=chosen, n_workers=workers, n_cpus=1, n_gpus=1 / math.ceil(workers / n_gpus))
     return Cluster(device=chosen, n_workers=min(n_workers or n_cpus, n_cpus), n_cpus=1, n_gpus=0)

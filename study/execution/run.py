@@ -13,7 +13,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from study.conductor import Conductor
 from study.execution.cluster import Cluster
-from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, Stops
+from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
 from study.execution.trainable import STACK, StackTrainable
 
 
@@ -50,7 +50,7 @@ def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: 
             name=folder,
             storage_path=str(cache),
             stop=Stops(searcher, stop),
-            callbacks=[Ends(searcher)],
+            callbacks=[Events(searcher)],
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_at_end=False),
             verbose=0,

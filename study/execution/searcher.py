@@ -35,6 +35,7 @@ class StackSearcher(Searcher):
         self._conductor, self._spool, self._stop = conductor, spool, stop
         self._stacks: dict[str, StackPlan] = {}
         self._waiting: set[str] = set()
+        self._started: set[str] = set()
         self._n_workers = 0
         self._n_given_up: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
@@ -58,9 +59,21 @@ class StackSearcher(Searcher):
         return {STACK: stack, SPOOL: self._spool}
 
     def awaited(self, trial_id: str) -> bool:
-        """Whether a worker has waited long enough: for a stack that there is now, or for the study's end."""
-        over = self._conductor.done or self._conductor.has_stack or self._stop.is_set()
-        return over and trial_id in self._waiting
+        """Whether a worker has waited long enough: for a stack that there is now, or for the study's end.
+
+        A stack that was handed out may lack the very place in which the worker waits: there are fewer places than was
+        asked for, or one was lost.
+        """
+        wanted = self._conductor.has_stack or not self._started.issuperset(self._stacks)
+        return trial_id in self._waiting and (wanted or self._conductor.done or self._stop.is_set())
+
+    def start(self, trial_id: str) -> None:
+        """A stack has found a worker."""
+        self._started.add(trial_id)
+
+    def restart(self, trial_id: str) -> None:
+        """A stack has lost its worker, and waits for another."""
+        self._started.discard(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a report on."""
@@ -71,8 +84,7 @@ class StackSearcher(Searcher):
         if result:
             self._guarded(trial_id, result)
         if not error:
-            self._stacks.pop(trial_id, None)
-            self._waiting.discard(trial_id)
+            self._forget(trial_id)
 
     def lose(self, trial_id: str, n_deaths: int) -> None:
         """Tune has given a stack up: it is handed out again, or has failed if its worker died too often.
@@ -83,8 +95,7 @@ class StackSearcher(Searcher):
             trial_id: which one.
             n_deaths: how often its worker died, as Tune counts.
         """
-        self._waiting.discard(trial_id)
-        stack = self._stacks.pop(trial_id, None)
+        stack = self._forget(trial_id)
         if stack is None or self._stop.is_set():
             return
         self._n_given_up[stack_key(stack)] += 1
@@ -124,21 +135,35 @@ class StackSearcher(Searcher):
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
 
+    def _forget(self, trial_id: str) -> StackPlan | None:
+        """What Tune has ended, whatever it was."""
+        self._waiting.discard(trial_id)
+        self._started.discard(trial_id)
+        return self._stacks.pop(trial_id, None)
+
     def _give_up(self, error: Exception) -> None:
         self.error = error
         self._stop.set()
 
 
-class Ends(Callback):
-    """What the searcher is not told of a step's and of a stack's end, and what Tune need not keep after it."""
+class Events(Callback):
+    """What the searcher is not told of steps and stacks, and what Tune need not keep after them."""
 
     def __init__(self, searcher: StackSearcher) -> None:
-        """The ends of this searcher's stacks."""
+        """The events of this searcher's stacks."""
         self._searcher = searcher
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Free workers have been given what there was: what comes next is asked for while they train."""
         self._searcher.prepare()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """It has a worker."""
+        self._searcher.start(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Its worker has died, and it will have another."""
+        self._searcher.restart(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """How often its worker died decides what becomes of it."""

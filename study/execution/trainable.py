@@ -25,8 +25,8 @@ STACK, SPOOL, REPORT = "stack", "spool", "report"
 CHECKPOINT_S = 20.0
 """Seconds of training that a dead worker may cost."""
 
-WAIT_S = 0.2
-"""How often a worker without a stack shows itself to the driver, which then may have one."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+"""How often a worker without a stack shows itself to the driver, which may have one: after pauses that double."""
 
 _FILE = "stack.pt"
 
@@ -43,7 +43,7 @@ class StackTrainable(tune.Trainable):
         self._plan: StackPlan | None = config[STACK]
         self._spool = Path(config[SPOOL])
         self._bracket: Bracket | None = None
-        self._saved_s = time.monotonic()
+        self._saved_s, self._wait_s = time.monotonic(), FIRST_WAIT_S
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another stack in the same process."""
@@ -53,7 +53,8 @@ class StackTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train to the next report. An exception becomes the outcome of every member that has not left yet."""
         if self._plan is None:
-            time.sleep(WAIT_S)
+            time.sleep(self._wait_s)
+            self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
             return {REPORT: None, DONE: False}
         try:
             if self._bracket is None:

@@ -37,8 +37,8 @@ class History:
 
     The sampler is shown the running trials and at most ``MAX_LEARNED`` ended ones, or as many as the start-up has where
     that is more: the ``N_GOOD`` best, and the latest of the others. So TPE's density of good trials is the one that all
-    trials give, and its density of the others lacks those that it weighs least, for its weights rise with the number.
-    Up to so many trials nothing is left out.
+    trials give; its density of the others has the weights and widths of those that are shown, and lacks those that it
+    would weigh least, for its weights rise with the number. Up to so many trials nothing is left out.
 
     Source: the weights are Optuna's, which refers to Bergstra et al. 2013 for them. Differs: the cut.
     """

@@ -100,10 +100,10 @@ def preload(uri: str) -> None:
     """Import MLflow and what draws figures, and make the database that ``connect`` will put where it is missing.
 
     That takes two or three seconds of one core, to be spent by a thread while the process waits for something else.
-    Nothing is left on the disk, no server is asked anything, and a ``connect`` meanwhile waits. Two threads must not
-    import the same packages for the first time at once, lest one meet what the other has half imported: whatever shares
-    some with MLflow, as Ray and Optuna do, is imported before. For a process that records studies: what is in memory
-    then is no longer searched for cycles of garbage.
+    Nothing is left on the disk, no server is asked anything, and a ``connect`` meanwhile waits. Two threads should not
+    import the same packages for the first time at once, lest one meet what the other has half imported: what shares
+    some with MLflow, as Tune and Alembic do, is to be imported before or after. For a process that records studies:
+    what is in memory then is no longer searched for cycles of garbage.
 
     Args:
         uri: address that ``connect`` will be given.
@@ -118,6 +118,7 @@ def preload(uri: str) -> None:
                 empty_database()
         # What has been imported stays. Each of MLflow's rows is many objects, and the collector that they call up would
         # look through all of it time and again, which takes a fifth as long as the rows themselves.
+        gc.collect()
         gc.freeze()
 
 

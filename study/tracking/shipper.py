@@ -31,8 +31,9 @@ EVERY_S = 10.0
 """Pause between two shipments: a run whose metrics come together costs a third of one whose metrics come singly."""
 
 HOLD_S, ASKED_S = 30.0, 300.0
-"""How long metrics may wait for the end of their trial, and a trial that was asked for its first metrics: a run that is
-told at once costs half of what it costs in three parts."""
+"""How long metrics may wait for the end of their trial, and a trial that was asked, and has no run from before, for its
+first metrics: a run that is told at once costs half of what it costs in three parts.
+"""
 
 BATCH = 2048
 """Entries shipped together at most; half as many after a failure, twice as many after a success."""
@@ -141,7 +142,7 @@ class Shipper:
         if self._closing.is_set() or sum(len(line.text) for line in lines) > READ_BYTES // 2:
             # What is held must not hide the rest of the journal from the next look.
             return new
-        now_ms = time.time_ns() // 1_000_000
+        now_ms, known = time.time_ns() // 1_000_000, self._recorder.run_ids()
         told_of: dict[int, TrialKey] = {}
         held: dict[TrialKey, bool] = {}
         for line in new:
@@ -149,7 +150,8 @@ class Shipper:
                 entry = self._entry(line)
                 if not isinstance(entry, StudyOpened | StudyClosed):
                     told_of[line.end] = entry.key
-                    limit_s = ASKED_S if isinstance(entry, TrialOpened) else HOLD_S
+                    asked = isinstance(entry, TrialOpened) and entry.key not in known
+                    limit_s = ASKED_S if asked else HOLD_S
                     young = 0 <= now_ms - written_ms(entry) < 1000 * limit_s
                     ended = isinstance(entry, TrialClosed | TrialInterrupted)
                     held[entry.key] = held.get(entry.key, True) and young and not ended
@@ -162,8 +164,8 @@ class Shipper:
             self._read.pop(line.end, None)
         n_lines = next((n for n, line in enumerate(lines) if line.end not in self._passed), len(lines))
         if n_lines:
-            self._passed -= {line.end for line in lines[:n_lines]}
             self._journal.advance(lines[n_lines - 1].end, n_lines)
+            self._passed -= {line.end for line in lines[:n_lines]}
             del lines[:n_lines]
 
     def _put_aside(self, line: Line) -> None:

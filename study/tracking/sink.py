@@ -73,7 +73,10 @@ class MlflowSink:
         self._append(StudyOpened(time_ms=_now_ms(), parameters=dict(parameters), specification=specification))
 
     def open_trial(self, card: TrialCard) -> None:
-        """A trial has been asked, or taken up again: it gets a run, or its run is set running again."""
+        """A trial has been asked, or taken up again: it gets a run, or its run is set running again.
+
+        MLflow learns of it with its first metrics, or after five minutes; of one that has a run after half a minute.
+        """
         plain = TrialCard(
             key=card.key,
             task=card.task,

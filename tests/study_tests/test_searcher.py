@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.errors import LonglagError
-from study.execution.searcher import MAX_RESTARTS, Ends, StackSearcher, Stops
+from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
 from study.execution.trainable import REPORT, STACK
 from study.outcome import Status
 from study.search.model_search import ModelSearch
@@ -36,7 +36,7 @@ def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path
     plan, stop = one_model_plan(), threading.Event()
     one = conductor(tmp_path, plan, Log())
     searcher = StackSearcher(one, str(tmp_path), stop)
-    ends = Ends(searcher)
+    ends = Events(searcher)
     taken = searcher.suggest("first")
     assert isinstance(taken, dict)
     for report in reports(taken[STACK]):
@@ -104,11 +104,17 @@ def test_a_worker_without_a_stack_waits_and_is_kept_until_there_is_one(tmp_path:
     running = {}
     while (stack := given(f"trial-{len(running)}")) is not None:
         running[f"trial-{len(running)}"] = stack
+        searcher.start(f"trial-{len(running) - 1}")
     first, *others = running
     end(first)
     # The rest of its round is still trained.
     assert (given("waiting"), one.has_stack) == (None, False)
     assert searcher.suggest("none is idle") is None
+    assert not stops("waiting", {REPORT: None})
+    # One that has lost its worker may need this one's place.
+    searcher.restart(others[0])
+    assert stops("waiting", {REPORT: None})
+    searcher.start(others[0])
     assert not stops("waiting", {REPORT: None})
     for trial_id in others:
         end(trial_id)
@@ -118,22 +124,53 @@ def test_a_worker_without_a_stack_waits_and_is_kept_until_there_is_one(tmp_path:
     assert given("next") is not None
 
 
-def test_a_worker_that_waits_ends_with_the_study(tmp_path: Path) -> None:
-    one, stop = conductor(tmp_path, study_plan(n_trials=8, stack_size=4, look_back=1), Log()), threading.Event()
+def test_a_worker_waits_no_longer_than_the_study_and_its_death_loses_nothing(tmp_path: Path) -> None:
+    one, stop = conductor(tmp_path, one_model_plan(), Log()), threading.Event()
     searcher = StackSearcher(one, str(tmp_path), stop)
-    taken = searcher.suggest("trial")
-    while one.next_stack() is not None:
-        pass
+    running = {}
+
+    def take(trial_id: str) -> None:
+        config = searcher.suggest(trial_id)
+        assert isinstance(config, dict)
+        running[trial_id] = config[STACK]
+        searcher.start(trial_id)
+
+    def end(trial_id: str) -> None:
+        for report in reports(running[trial_id]):
+            searcher.on_trial_result(trial_id, {REPORT: report})
+        searcher.on_trial_complete(trial_id)
+
+    take("first")
+    take("second")
+    end("second")
+    for dying in ("idle", "idle again"):
+        take(dying)
+        assert running[dying] is None
+        searcher.lose(dying, 1)
+    assert len(one.outcomes()) == 4
+    end("first")
+    take("third")
+    take("last")
+    end("third")
+    take("idle to the end")
+    assert not searcher.awaited("idle to the end")
+    end("last")
+    assert one.done
+    assert searcher.awaited("idle to the end")
+    assert searcher.suggest("none") == StackSearcher.FINISHED
+
+
+def test_a_worker_waits_no_longer_than_the_study_is_to_run(tmp_path: Path) -> None:
+    one, stop = conductor(tmp_path, one_model_plan(), Log()), threading.Event()
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    for trial_id in ("first", "second"):
+        taken = searcher.suggest(trial_id)
+        searcher.start(trial_id)
     assert isinstance(taken, dict)
     for report in reports(taken[STACK]):
-        searcher.on_trial_result("trial", {REPORT: report})
-    searcher.on_trial_complete("trial")
-    waits = searcher.suggest("waiting")
-    assert isinstance(waits, dict)
-    assert waits[STACK] is None
-    # Its death loses nothing.
-    searcher.lose("waiting", 1)
-    assert isinstance(searcher.suggest("waiting again"), dict)
-    assert not searcher.awaited("waiting again")
+        searcher.on_trial_result("second", {REPORT: report})
+    searcher.on_trial_complete("second")
+    assert isinstance(searcher.suggest("idle"), dict)
+    assert not searcher.awaited("idle")
     stop.set()
-    assert searcher.awaited("waiting again")
+    assert searcher.awaited("idle")

@@ -131,9 +131,27 @@ def test_sink_tells_of_a_trial_under_way_after_a_while(
 @pytest.mark.usefixtures("patient")
 def test_sink_holds_no_more_than_half_of_what_one_look_shows(home: Path, client: MlflowClient) -> None:
     sink = sink_of(home)
-    long = "x" * 5000
-    sink.open_trial(card(FIRST, **{f"p{n}": long for n in range(READ_BYTES // 2 // 5000)}))
-    sink.open_trial(card(SECOND, **{f"p{n}": long for n in range(3)}))
+    sink.open_trial(replace(card(FIRST), configuration="x" * (READ_BYTES // 2 + 1)))
+    sink.open_trial(card(SECOND))
     wait_until(lambda: sink.pending() == 0)
-    assert run_of_trial(client, SECOND).info.status == "RUNNING"
+    for key in (FIRST, SECOND):
+        assert run_of_trial(client, key).info.status == "RUNNING"
+    assert sink.close(FLUSH_S) == 0
+    assert not (home / "spool" / "refused.jsonl").exists()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_trial_that_is_taken_up_again_is_told_as_soon_as_its_metrics_would_be(
+    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_of(home)
+    sink.open_trial(card(FIRST))
+    sink.interrupt_trial(FIRST)
+    wait_until(lambda: sink.pending() == 0)
+    assert run_of_trial(client, FIRST).info.status == "KILLED"
+    monkeypatch.setattr(shipper, "HOLD_S", 0.2)
+    sink.open_trial(card(SECOND))
+    sink.open_trial(card(FIRST))
+    wait_until(lambda: run_of_trial(client, FIRST).info.status == "RUNNING")
+    assert set(sink.run_ids()) == {FIRST}
     assert sink.close(FLUSH_S) == 0
