@@ -25,7 +25,7 @@ STACK, SPOOL, REPORT = "stack", "spool", "report"
 CHECKPOINT_S = 20.0
 """Seconds of training that a dead worker may cost."""
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 0.5
 """How often a worker without a stack shows itself to the driver, which may have one: after pauses that double."""
 
 _FILE = "stack.pt"
