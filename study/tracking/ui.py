@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def serve(uri: str, home: Path, *, host: str, port: int) -> int:
-    """Run MLflow's server until it is interrupted.
+    """Run MLflow's server until it is interrupted or terminated; for the main thread of a process.
 
     Args:
         uri: address of the embedded store.
@@ -32,7 +33,7 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
         port: TCP port to listen on.
 
     Returns:
-        The server's exit code; 0 when it was interrupted.
+        The server's exit code; 0 when it was interrupted or terminated.
     """
     # The server, killed while it makes a database, would leave one that is no use.
     connect(uri)
@@ -44,10 +45,15 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    with subprocess.Popen(command, env={**os.environ, **quiet}) as server:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            # The terminal has sent it to the server as well.
-            server.wait()
-            return 0
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with subprocess.Popen(command, env={**os.environ, **quiet}) as server:
+            try:
+                return server.wait()
+            except KeyboardInterrupt:
+                # A terminal has interrupted the server as well, but who terminates a process means this one alone.
+                server.terminate()
+                server.wait()
+                return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +32,7 @@ from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
 from study_tests.cli_book import Call, assert_refused
+from study_tests.mlflow_book import wait_until
 from tasks_tests.data_files import write_letters
 
 
@@ -49,6 +53,25 @@ def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         assert_refused(longlag("ui", "--port", str(port)), f"127.0.0.1:{port} is none: Address already in use\n")
     assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
+
+
+def test_ui_that_is_terminated_takes_its_server_along(tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "home").mkdir()
+    words = ["--home", str(tmp_path / "home"), "ui", "--port", str(free_port)]
+    with subprocess.Popen([sys.executable, "-m", "study.cli", *words], start_new_session=True) as process:
+        try:
+            wait_until(lambda: answers(free_port))
+            process.terminate()
+            assert process.wait(60) == 0
+            assert not answers(free_port)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_ui_ends_as_the_server_does(
