@@ -21,7 +21,7 @@ from models.drive import Drive
 from models.fused import FusedMinGru, fuse
 from models.fusion import Fused
 from models.initial import SLOW
-from models.kernels.cpu import nonlinearity, product
+from models.kernels.cpu import nonlinearity, product, vectors
 from models.min_gru import MinGru
 
 EVERY = [pytest.param(cell, False, id=name) for name, cell in CELLS.items()]
@@ -218,7 +218,7 @@ def test_product_is_torchs(n_rows: int, width: int, dtype: torch.dtype, transpos
     generator = Generator().manual_seed(n_rows)
     left = torch.randn(n_rows, 5, generator=generator, dtype=dtype)
     right = torch.randn(5, width, generator=generator, dtype=dtype)
-    padded = product.padded(width, left.element_size())
+    padded = vectors.padded(width, left.element_size())
     packed = torch.full((5 * padded,), math.nan, dtype=dtype)
     out = torch.full((n_rows, padded), math.nan, dtype=dtype)
     steps = (1, 5) if transposed else (width, 1)
@@ -235,7 +235,7 @@ def test_product_is_torchs(n_rows: int, width: int, dtype: torch.dtype, transpos
 def test_outer_adds_torchs_product_of_the_transposed(n_rows: int, width: int, dtype: torch.dtype) -> None:
     generator = Generator().manual_seed(n_rows)
     left = torch.randn(13, n_rows, generator=generator, dtype=dtype)
-    padded = product.padded(width, left.element_size())
+    padded = vectors.padded(width, left.element_size())
     right = torch.randn(13, padded + 3, generator=generator, dtype=dtype)
     out = torch.randn(n_rows, padded, generator=generator, dtype=dtype)
     expected = out + left.mT @ right[:, :padded]

@@ -7,8 +7,9 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
-from models.kernels.cpu.place import count_steps, slot
-from models.kernels.cpu.product import copy_rows, pack, padded, product
+from models.kernels.cpu.place import count_steps, drive_row, slot
+from models.kernels.cpu.product import pack, product
+from models.kernels.cpu.vectors import add_row, copy_rows, padded
 from models.kernels.interface import LOGISTIC, TANH
 
 
@@ -57,13 +58,8 @@ def forward(kind, drive, codes, matrices, mask, retention, states, units, first,
             product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
-                place = t * n_batch + top + r
-                if codes.size > 0:
-                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
-                drive_row = drives[(k * drive.shape[1] + place) * n_hidden :][:n_hidden]
-                row, net_row = now[r * n_hidden : (r + 1) * n_hidden], net[r * width : r * width + n_hidden]
-                for j in range(n_hidden):
-                    row[j] = net_row[j] + drive_row[j]
+                place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_hidden
+                add_row(net, r * width, drives, place, now, r * n_hidden, n_hidden)
             if kind == TANH:
                 for x in range(size):
                     now[x] = tanh(now[x])

@@ -9,8 +9,9 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import exp, logistic, tanh, upper_tail
-from models.kernels.cpu.place import count_steps, slot
-from models.kernels.cpu.product import copy_rows, pack, padded, product
+from models.kernels.cpu.place import count_steps, drive_row, slot
+from models.kernels.cpu.product import pack, product
+from models.kernels.cpu.vectors import add_row, copy_rows, padded
 from models.kernels.interface import LOGISTIC, TANH
 from models.moment import FAR, NOISELESS
 
@@ -68,18 +69,9 @@ def forward(
             mean, mu = all_means[at : at + size], all_mus[at : at + size]
             s2, spread = all_s2s[at : at + size], all_spreads[at : at + size]
             for r in range(n_rows):
-                start_row, end_row, net_at = r * n_hidden, (r + 1) * n_hidden, r * width
-                mu_row, net_row = mu[start_row:end_row], net[net_at : net_at + n_hidden]
-                s2_row, square_row = s2[start_row:end_row], net_square[net_at : net_at + n_hidden]
-                place = t * n_batch + top + r
-                if codes.size > 0:
-                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
-                drive_at = (k * drive_mean.shape[1] + place) * n_hidden
-                mean_row, variance_row = drive_means[drive_at:][:n_hidden], drive_variances[drive_at:][:n_hidden]
-                for j in range(n_hidden):
-                    mu_row[j] = net_row[j] + mean_row[j]
-                for j in range(n_hidden):
-                    s2_row[j] = square_row[j] + variance_row[j]
+                place = (k * drive_mean.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_hidden
+                add_row(net, r * width, drive_means, place, mu, r * n_hidden, n_hidden)
+                add_row(net_square, r * width, drive_variances, place, s2, r * n_hidden, n_hidden)
             if kind == TANH or kind == LOGISTIC:
                 for x in range(size):
                     mean[x] = mu[x] / math.sqrt(one + shrinkage * s2[x])

@@ -7,7 +7,8 @@ apart. When the ring is full, or the sequence's first step is reached, it is set
 from __future__ import annotations
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.product import VECTOR_BYTES, copy_rows, outer, padded
+from models.kernels.cpu.product import outer
+from models.kernels.cpu.vectors import VECTOR_BYTES, add_row, copy_rows, padded
 
 RING_ROWS = 100
 """Rows of the batch whose error signals are kept: more would leave the second cache, fewer be read too often."""
@@ -56,10 +57,8 @@ def settle_drive(k, begin, end, n_batch, ring, step, at, n_columns, codes, delta
         own = codes[k if codes.shape[0] > 1 else 0]
         for t in range(begin, end):
             for r in range(n_batch):
-                row = ring[((t - begin) * n_batch + r) * step + at :][:n_columns]
-                total = tables[(k * d_drive.shape[1] + own[t, r]) * n_columns :][:n_columns]
-                for j in range(n_columns):
-                    total[j] += row[j]
+                place, total = ((t - begin) * n_batch + r) * step + at, (k * d_drive.shape[1] + own[t, r]) * n_columns
+                add_row(tables, total, ring, place, tables, total, n_columns)
 
 
 @compiled

@@ -10,8 +10,9 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
-from models.kernels.cpu.place import count_steps, slot
-from models.kernels.cpu.product import copy_rows, pack, padded, product
+from models.kernels.cpu.place import count_steps, drive_row, slot
+from models.kernels.cpu.product import pack, product
+from models.kernels.cpu.vectors import add_row, copy_row, copy_rows, padded
 
 
 @compiled
@@ -37,17 +38,16 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
     width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
-    all_gates, all_resets = gates.reshape(-1), reset.reshape(-1)
+    all_gates, all_resets, biases = gates.reshape(-1), reset.reshape(-1), bias.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     # Net inputs of r and z, and the drive's part of n's.
-    opened, before = np.zeros(3 * size, drive.dtype), np.zeros(size, drive.dtype)
+    opened, nothing = np.zeros(3 * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
         pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
-        bias_k = bias[k]
-        before[:] = 0
         for t in range(n_steps):
-            at = slot(k, t, n_kept) * stride + top * n_hidden
+            at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
+            before = values[earlier : earlier + size] if t > 0 else nothing
             source = before
             if masks.size > 0:
                 source = kept
@@ -57,26 +57,16 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
             product(source, 0, n_hidden, packed, net, n_rows, n_hidden, width)
             now, q = values[at : at + size], all_resets[at : at + size]
             for r in range(n_rows):
-                place = t * n_batch + top + r
-                if codes.size > 0:
-                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
-                drive_row = drives[(k * drive.shape[1] + place) * n_gates :][:n_gates]
-                net_row, start = net[r * width : r * width + n_gates], r * n_hidden
+                place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_gates
+                net_at, start = r * width, r * n_hidden
                 for gate in range(2):
-                    of_gate, part = opened[gate * size + start :][:n_hidden], gate * n_hidden
-                    net_part, drive_part = net_row[part:][:n_hidden], drive_row[part:][:n_hidden]
-                    for j in range(n_hidden):
-                        of_gate[j] = net_part[j] + drive_part[j]
-                n_row, drive_n = opened[2 * size + start :][:n_hidden], drive_row[2 * n_hidden :]
-                product_row, q_row = net_row[2 * n_hidden :], q[start : start + n_hidden]
-                for j in range(n_hidden):
-                    n_row[j] = drive_n[j]
-                for j in range(n_hidden):
-                    q_row[j] = product_row[j] + bias_k[j]
+                    part = gate * n_hidden
+                    add_row(net, net_at + part, drives, place + part, opened, gate * size + start, n_hidden)
+                copy_row(drives, place + 2 * n_hidden, opened, 2 * size + start, n_hidden)
+                add_row(net, net_at + 2 * n_hidden, biases, k * n_hidden, q, start, n_hidden)
             gate_t = all_gates[slot(k, t, n_kept) * 3 * stride + top * n_hidden :]
             r_t, z_t, n_t = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
             _units_forward(opened, q, before, r_t, z_t, n_t, now)
-            before[:] = now
 
 
 @compiled
@@ -133,7 +123,7 @@ def backward(
     # A row of the ring holds the signals of q, r, z, n: the first three meet the matrix, the last three the drive.
     n_held, step = ring_steps(n_steps, n_batch), ring_step(4 * n_hidden, states.itemsize)
     values, all_gates, all_resets = states.reshape(-1), gates.reshape(-1), reset.reshape(-1)
-    masks, readings = mask.reshape(-1), cotangent.reshape(-1)
+    masks, readings, d_biases = mask.reshape(-1), cotangent.reshape(-1), d_bias.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
     carried, nothing, signal = (
@@ -173,13 +163,11 @@ def backward(
                 gate_t, q = all_gates[3 * at : 3 * at + 3 * size], all_resets[at : at + size]
                 before = values[at - size : at] if t > 0 else nothing
                 _units_backward(gate_t, q, before, d_hidden, signal, carried)
-                place, d_bias_k = (t - begin) * n_batch * step, d_bias[k]
+                place = (t - begin) * n_batch * step
                 for gate in range(4):
                     copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
                 for r in range(n_batch):
-                    row = signal[r * n_hidden :][:n_hidden]
-                    for j in range(n_hidden):
-                        d_bias_k[j] += row[j]
+                    add_row(d_biases, k * n_hidden, signal, r * n_hidden, d_biases, k * n_hidden, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, n_hidden, n_gates, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, ring, step, total, wide)
             end = begin

@@ -12,8 +12,9 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, tanh
-from models.kernels.cpu.place import count_steps, slot
-from models.kernels.cpu.product import copy_rows, pack, padded, product
+from models.kernels.cpu.place import count_steps, drive_row, slot
+from models.kernels.cpu.product import pack, product
+from models.kernels.cpu.vectors import add_row, copy_rows, padded
 
 
 @compiled
@@ -42,10 +43,10 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
     all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
-    opened, before = np.zeros(n_blocks * size, drive.dtype), np.zeros(size, drive.dtype)
+    opened, nothing = np.zeros(n_blocks * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
         pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
-        before[:], kept[:] = 0, 0
+        kept[:] = 0
         for t in range(n_steps):
             at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
             source, source_at = values, earlier
@@ -57,16 +58,11 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
                     kept[x] = mask_t[x] * hidden[x]
             product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
             for r in range(n_rows):
-                place = t * n_batch + top + r
-                if codes.size > 0:
-                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
-                drive_row = drives[(k * drive.shape[1] + place) * n_gates :][:n_gates]
-                net_row = net[r * width : r * width + n_gates]
+                place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_gates
                 for gate in range(n_blocks):
-                    of_gate, start = opened[gate * size + r * n_hidden :][:n_hidden], gate * n_hidden
-                    net_part, drive_part = net_row[start:][:n_hidden], drive_row[start:][:n_hidden]
-                    for j in range(n_hidden):
-                        of_gate[j] = net_part[j] + drive_part[j]
+                    start, of_gate = gate * n_hidden, gate * size + r * n_hidden
+                    add_row(net, r * width + start, drives, place + start, opened, of_gate, n_hidden)
+            before = all_cells[earlier : earlier + size] if t > 0 else nothing
             cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
             gate_t = all_gates[slot(k, t, n_kept) * n_blocks * stride + top * n_hidden :]
             one, two, three = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
@@ -74,7 +70,6 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
                 _units_forward(opened, before, one, two, three, gate_t[3 * stride :][:size], cell, flat, now)
             else:
                 _units_forward_1997(opened, before, one, two, three, cell, flat, now)
-            before[:] = cell
 
 
 @compiled

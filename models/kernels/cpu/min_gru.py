@@ -10,8 +10,8 @@ import numpy as np
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive
 from models.kernels.cpu.nonlinearity import logistic
-from models.kernels.cpu.place import count_steps, slot
-from models.kernels.cpu.product import copy_rows
+from models.kernels.cpu.place import count_steps, drive_row, slot
+from models.kernels.cpu.vectors import copy_row, copy_rows
 
 
 @compiled
@@ -39,12 +39,9 @@ def forward(drive, codes, states, gates, first, last, top, bottom):
             gate_t = all_gates[slot(k, t, n_kept) * 2 * stride + top * n_hidden :]
             z, n = gate_t[:size], gate_t[stride:][:size]
             for r in range(bottom - top):
-                place = t * n_batch + top + r
-                if codes.size > 0:
-                    place = codes[k if codes.shape[0] > 1 else 0, t, top + r]
-                row = (k * drive.shape[1] + place) * 2 * n_hidden
-                copy_rows(drives, row, n_hidden, z, r * n_hidden, n_hidden, 1, n_hidden)
-                copy_rows(drives, row + n_hidden, n_hidden, n, r * n_hidden, n_hidden, 1, n_hidden)
+                place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * 2 * n_hidden
+                copy_row(drives, place, z, r * n_hidden, n_hidden)
+                copy_row(drives, place + n_hidden, n, r * n_hidden, n_hidden)
             _units_forward(values[earlier:][:size] if t > 0 else nothing, z, n, values[at : at + size])
 
 

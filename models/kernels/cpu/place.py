@@ -15,3 +15,11 @@ def count_steps(drive, codes, n_batch):
 def slot(k, t, n_kept):
     """Where step t of member k lies in a tape ``[K, S, ...]``: steps take its S places in turn."""
     return k * n_kept + t % n_kept
+
+
+@compiled
+def drive_row(codes, k, t, row, n_batch):
+    """Which row of the drive member k's sequence ``row`` meets at step t; codes as in ``count_steps``."""
+    if codes.size > 0:
+        return codes[k if codes.shape[0] > 1 else 0, t, row]
+    return t * n_batch + row

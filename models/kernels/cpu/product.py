@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
 from models.kernels.cpu.compiled import compiled
-
-_FEATURES = llvm.get_host_cpu_features()
-
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
-"""Width of the machine's vector registers; 16 is what every x86-64 and ARM core has."""
+from models.kernels.cpu.vectors import VECTOR_BYTES, copy_rows, load, number, pointer, store
 
 BLOCK_SUMS, BLOCK_VECTORS = 12, 3
 """Sums that a block of the product holds in registers, beside up to 3 for a row of the matrix and 1 for a state.
 
 Fewer would wait for each other: a multiplication and addition takes four or five cycles, and two begin in each.
 """
-
-
-@compiled
-def padded(width, item_bytes):
-    """The smallest whole number of vectors, in items, that holds ``width`` items."""
-    lanes = VECTOR_BYTES // item_bytes
-    return (width + lanes - 1) // lanes * lanes
 
 
 @compiled
@@ -64,18 +51,6 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         for i in range(n):
             packed[to + i * width + used : to + (i + 1) * width] = 0
         start = end
-
-
-@compiled
-def copy_rows(source, at, step, target, to, target_step, n_rows, n):
-    """Copy rows of n items, ``step`` apart in ``source`` and ``target_step`` apart in ``target``, both flat.
-
-    A loop, because Numba takes several times as long to assign short slices.
-    """
-    for r in range(n_rows):
-        row, copied = source[at + r * step :][:n], target[to + r * target_step :][:n]
-        for j in range(n):
-            copied[j] = row[j]
 
 
 @intrinsic(prefer_literal=True)
@@ -114,27 +89,19 @@ def _block(
         lanes = VECTOR_BYTES // size
         vector = ir.VectorType(context.get_value_type(left.dtype), lanes)
 
-        def number(value: int) -> Any:
-            return ir.Constant(ir.IntType(64), value)
-
-        def pointer(array: Any, value: Any, offset: Any) -> Any:
-            return builder.gep(make_array(array)(context, builder, value).data, [offset])
-
-        def vector_at(base: Any, row: Any, v: int) -> Any:
-            offset = builder.add(row, number(v * lanes))
-            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+        def place(row: Any, v: int) -> Any:
+            return builder.add(row, number(v * lanes))
 
         _, _, _, left_value, left_offset, step, item, right_value, right_offset, right_row, *of_out = values
         out_value, out_offset, length, count = of_out
-        lefts = pointer(left, left_value, left_offset)
-        rights = pointer(right, right_value, right_offset)
-        outs = pointer(out, out_value, out_offset)
+        lefts = pointer(context, builder, left, left_value, left_offset)
+        rights = pointer(context, builder, right, right_value, right_offset)
+        outs = pointer(context, builder, out, out_value, out_offset)
         block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
         starts = dict.fromkeys(block, ir.Constant(vector, [0.0] * lanes))
         if added:
             for r, v in block:
-                starts[r, v] = builder.load(vector_at(outs, builder.mul(number(r), length), v))
-                starts[r, v].align = size
+                starts[r, v] = load(builder, outs, place(builder.mul(number(r), length), v), vector, size)
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
         builder.branch(loop)
 
@@ -142,14 +109,11 @@ def _block(
         i = builder.phi(ir.IntType(64))
         i.add_incoming(number(0), before)
         sums = {}
-        for place in block:
-            sums[place] = builder.phi(vector)
-            sums[place].add_incoming(starts[place], before)
+        for one in block:
+            sums[one] = builder.phi(vector)
+            sums[one].add_incoming(starts[one], before)
         row_of_right, item_of_left = builder.mul(i, right_row), builder.mul(i, item)
-        factors = []
-        for v in range(n_vectors):
-            factors.append(builder.load(vector_at(rights, row_of_right, v)))
-            factors[v].align = size
+        factors = [load(builder, rights, place(row_of_right, v), vector, size) for v in range(n_vectors)]
         first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         grown = {}
@@ -162,14 +126,13 @@ def _block(
                 grown[r, v] = builder.fadd(sums[r, v], product, flags=("contract",))
         following = builder.add(i, number(1))
         i.add_incoming(following, loop)
-        for place in block:
-            sums[place].add_incoming(grown[place], loop)
+        for one in block:
+            sums[one].add_incoming(grown[one], loop)
         builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
 
         builder.position_at_end(after)
         for r, v in block:
-            stored = builder.store(grown[r, v], vector_at(outs, builder.mul(number(r), length), v))
-            stored.align = size
+            store(builder, grown[r, v], outs, place(builder.mul(number(r), length), v), size)
         return context.get_dummy_value()
 
     return signature, codegen

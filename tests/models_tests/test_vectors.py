@@ -1,0 +1,55 @@
+"""Rows as vector instructions: every length, every offset, beside NumPy; nothing beyond a row is touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.kernels.cpu.compiled import compiled
+from models.kernels.cpu.vectors import VECTOR_BYTES, add_row, copy_rows
+
+PRECISIONS = (np.float32, np.float64)
+
+
+@compiled
+def _add(left, right, out, places, n):
+    add_row(left, places[0], right, places[1], out, places[2], n)
+
+
+def lengths(precision: type) -> range:
+    """None, a scalar, and more than two of the widest vectors with every remainder."""
+    return range(3 * VECTOR_BYTES // np.dtype(precision).itemsize)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_row_is_the_sum_of_two_and_its_neighbours_stay(precision: type) -> None:
+    rng = np.random.default_rng(1)
+    for n in lengths(precision):
+        left, right, out = (rng.standard_normal(n + 20).astype(precision) for _ in range(3))
+        expected = out.copy()
+        expected[7 : 7 + n] = left[3 : 3 + n] + right[5 : 5 + n]
+        _add(left, right, out, (3, 5, 7), n)
+        assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_sum_onto_an_operand_counts_every_item_once(precision: type) -> None:
+    rng = np.random.default_rng(2)
+    for n in lengths(precision):
+        total, row = (rng.standard_normal(n + 3).astype(precision) for _ in range(2))
+        expected = total.copy()
+        expected[3:] += row[:n]
+        _add(total, row, total, (3, 0, 3), n)
+        assert np.array_equal(total, expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_are_copied_and_the_gaps_between_them_stay(precision: type) -> None:
+    rng = np.random.default_rng(3)
+    for n in lengths(precision):
+        source = rng.standard_normal((5, n + 2)).astype(precision)
+        target = rng.standard_normal((5, n + 4)).astype(precision)
+        expected = target.copy()
+        expected[:, 1 : 1 + n] = source[:, 2:]
+        copy_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
+        assert np.array_equal(target, expected)
