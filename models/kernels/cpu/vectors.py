@@ -1,6 +1,6 @@
 """Copies and sums of rows as vector instructions, whatever the rows' length.
 
-LLVM takes a loop four vectors at a time and leaves the remainder to scalars: all of 50 items, with vectors of 16.
+LLVM takes a loop four vectors at a time and what remains in ever smaller pieces: of a short row that is most or all.
 """
 
 from __future__ import annotations
