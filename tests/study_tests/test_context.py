@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from study.course import ModelProgress
 from study.errors import UserError
 from study.exported import write_export
 from study.outcome import Loss, Outcome, Rung, Status, TrialKey
@@ -236,24 +235,6 @@ def test_a_loss_that_is_no_number_is_infinite(letters: TaskPlan) -> None:
     rungs = climbed(contexts(letters), broken)
     assert means(rungs)[1:] == [math.inf] * 10
     assert all(rung.n_failed == rung.n_sequences for rung in rungs[1:])
-
-
-def test_progress_shows_the_context_of_the_best_trial_and_not_the_longest() -> None:
-    progress = ModelProgress(n_trials=2)
-    for context, skill in ((8, 0.1), (4, 0.6), (10, 0.5)):
-        rung = Rung(length=10, lag=10, n_failed=1, n_sequences=9, loss=Loss(mean=1.0, standard_error=0.1))
-        progress.count(
-            Outcome(
-                status=Status.COMPLETE,
-                dependency_length=context,
-                skill=skill,
-                diverged=False,
-                n_updates=3,
-                rungs=(rung,),
-            )
-        )
-    assert progress.best is not None
-    assert progress.best.dependency_length == 4
 
 
 def test_bits_are_nats_over_the_logarithm_of_two_and_the_interval_is_normal() -> None:
