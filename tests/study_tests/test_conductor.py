@@ -54,6 +54,17 @@ def test_trials_do_not_depend_on_crashes(tmp_path: Path, expected: list[tuple[ob
     assert described(records(tmp_path, plan)) == expected
 
 
+def test_a_study_taken_up_after_a_crash_opens_every_trial_that_has_not_ended(tmp_path: Path) -> None:
+    # The tracker relies on it: openings are not durable at once.
+    log, plan = Log(), study_plan()
+    play(conductor(tmp_path, plan, Log()), 2, 0, patience=5)
+    conductor(tmp_path, plan, log)
+    found = records(tmp_path, plan)
+    ended = {record.key for record in found if record.outcome is not None}
+    assert ended
+    assert set(log.opened) == {record.key for record in found} - ended
+
+
 def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
     tmp_path: Path, expected: list[tuple[object, ...]]
 ) -> None:
