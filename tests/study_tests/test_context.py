@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from study.errors import UserError
 from study.exported import write_export
 from study.outcome import Loss, Outcome, Rung, Status, TrialKey
-from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.plan import Hyperparameters, Member, StackPlan, TaskPlan
 from study.record import TrialRecord
 from study.session import Session
 from study.settings import read_settings
@@ -26,40 +26,27 @@ from study.training.bracket import Bracket
 from study.training.context import Contexts
 from study.training.measure import yardstick
 from study.training.stack import Stack
+from study_tests import plan_book
+from study_tests.plan_book import STACK
 from tasks import Batch, Dataset
 from tasks_tests.data_files import write_letters, write_rolls
 
 LAG, N_LETTERS = 4, 3
 
-TRAINING = TrainingPlan(
+TRAINING = replace(
+    plan_book.TRAINING,
     n_updates=3,
-    batch_size=5,
-    shortest=6,
-    longest=10,
-    batches="shared",
     report_every=2,
     evaluate_every=2,
     rungs=(2,),
-    keep=0.5,
     ladder=tuple(range(1, 11)),
     n_interim=100,
-    n_final=1000,
 )
 
 
 def plan(task: TaskPlan, n_members: int = 1, **changes: object) -> StackPlan:
     members = tuple(Member(number=k, hyperparameters=Hyperparameters(), seed=k) for k in range(n_members))
-    whole = StackPlan(
-        study="s",
-        model="m",
-        cell="elman_rectifier",
-        n_hidden=5,
-        task=task,
-        training=TRAINING,
-        seed=2,
-        device="cpu",
-        members=members,
-    )
+    whole = replace(STACK, cell="elman_rectifier", task=task, training=TRAINING, members=members)
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 

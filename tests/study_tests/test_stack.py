@@ -10,23 +10,21 @@ import pytest
 import torch
 
 from models import CELLS, FAST_CELLS
-from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.plan import Hyperparameters, Member, StackPlan, TaskPlan
 from study.training import stack as stack_module
 from study.training.stack import Stack
+from study_tests import plan_book
+from study_tests.plan_book import STACK
 
-TRAINING = TrainingPlan(
+TRAINING = replace(
+    plan_book.TRAINING,
     n_updates=20,
     batch_size=6,
     shortest=8,
     longest=14,
-    batches="shared",
     report_every=10,
     evaluate_every=20,
-    rungs=(),
-    keep=0.5,
     ladder=(10, 14),
-    n_interim=500,
-    n_final=1000,
 )
 
 MIXED = (
@@ -59,17 +57,8 @@ def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = 
         Member(number=number, hyperparameters=noisy(*both), seed=100 + number)
         for number, both in enumerate(zip(MIXED, MIXED_NOISE, strict=True))
     )
-    return StackPlan(
-        study="s",
-        model="m",
-        cell=cell,
-        n_hidden=7,
-        task=TaskPlan(name=task),
-        training=replace(TRAINING, batches=batches),
-        seed=11,
-        device="cpu",
-        members=members,
-    )
+    training = replace(TRAINING, batches=batches)
+    return replace(STACK, cell=cell, n_hidden=7, task=TaskPlan(name=task), training=training, seed=11, members=members)
 
 
 def kinds() -> list[tuple[str, str]]:
