@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from study.course import Course, ModelProgress, Search
+from study.course import Course, Search
 from study.hyperparameter import hyperparameters
 from study.outcome import Metric, Outcome, TrialKey, failed_outcome
 from study.plan import Member, ModelPlan, StackPlan, StudyPlan
@@ -64,20 +64,17 @@ class Conductor:
         """Take up a study where its records say it is; a new one asks its first rounds."""
         self._plan, self._tracker = plan, tracker
         self._stacks: deque[StackPlan] = deque()
-        self.progress: dict[str, ModelProgress] = {}
+        self.courses: dict[str, Course] = {}
         self.seconds: Counter[str] = Counter()
-        self._courses: dict[str, Course] = {}
         for model in plan.models:
             records = searches[model.name].records()
             known = [replace(record, outcome=None) for record in records]
             course = Course(plan=model, search=searches[model.name], records=known)
-            self._courses[model.name] = course
-            self.progress[model.name] = ModelProgress(n_trials=plan.search.n_trials)
+            self.courses[model.name] = course
             for record in records:
                 if record.outcome is not None:
                     course.keep(record.key.number, record.outcome)
-                    self.progress[model.name].count(record.outcome)
-        for course in self._courses.values():
+        for course in self.courses.values():
             self._take_up(course)
         self._stacks = deque(_interleaved(self._stacks))
         self.catch_up()
@@ -85,7 +82,7 @@ class Conductor:
     @property
     def done(self) -> bool:
         """Whether every trial of every model is told."""
-        return all(course.n_told == self._n_rounds for course in self._courses.values())
+        return all(course.n_told == self._n_rounds for course in self.courses.values())
 
     @property
     def has_stack(self) -> bool:
@@ -96,7 +93,7 @@ class Conductor:
         """Outcomes of all trials that have ended; outlines of all but the best of each model."""
         return {
             self._key(model, number): outcome
-            for model, course in self._courses.items()
+            for model, course in self.courses.items()
             for number, outcome in course.outcomes.items()
         }
 
@@ -105,13 +102,13 @@ class Conductor:
         if not self._stacks:
             return None
         stack = self._stacks.popleft()
-        self.progress[stack.model].n_running += self._n_open(stack)
+        self.courses[stack.model].n_running += self._n_open(stack)
         return stack
 
     def report(self, stack: StackPlan, report: StackReport) -> None:
         """Take in what a stack did; whatever was known already, because a worker began again, is left out."""
-        course = self._courses[stack.model]
-        self.progress[stack.model].n_member_updates += report.n_member_updates
+        course = self.courses[stack.model]
+        course.n_member_updates += report.n_member_updates
         self.seconds.update(report.seconds)
         for number, metrics in report.metrics.items():
             if number in course.outcomes or report.n_updates <= course.logged.get(number, 0):
@@ -124,12 +121,12 @@ class Conductor:
 
     def put_back(self, stack: StackPlan) -> None:
         """A stack was lost on its way: it is the next one again."""
-        self.progress[stack.model].n_running -= self._n_open(stack)
+        self.courses[stack.model].n_running -= self._n_open(stack)
         self._stacks.appendleft(stack)
 
     def fail(self, stack: StackPlan, reason: str) -> None:
         """Give up a stack: whoever had not left it has failed."""
-        course = self._courses[stack.model]
+        course = self.courses[stack.model]
         for member in stack.members:
             if member.number not in course.outcomes:
                 self._settle(course, member.number, failed_outcome(reason), None)
@@ -137,13 +134,13 @@ class Conductor:
 
     def catch_up(self) -> None:
         """Tell and ask what is due until there is a stack to hand out, of the model that is behind the others first."""
-        for course in sorted(self._courses.values(), key=lambda one: one.n_told):
+        for course in sorted(self.courses.values(), key=lambda one: one.n_told):
             while not self._stacks and self._tell(course):
                 pass
 
     def interrupt(self) -> None:
         """Leave the study so that it can be taken up again: no trial stays without an owner."""
-        for course in self._courses.values():
+        for course in self.courses.values():
             course.search.release()
             for record in course.records:
                 if record.key.number not in course.outcomes:
@@ -209,9 +206,7 @@ class Conductor:
         self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
         course.search.save(number, outcome)
         course.keep(number, outcome)
-        progress = self.progress[course.plan.name]
-        progress.n_running -= 1
-        progress.count(outcome)
+        course.n_running -= 1
 
     def _tell(self, course: Course) -> bool:
         """Tell the round whose turn has come, and ask the round that it lets through; whether there was one."""
@@ -227,7 +222,7 @@ class Conductor:
         return True
 
     def _n_open(self, stack: StackPlan) -> int:
-        outcomes = self._courses[stack.model].outcomes
+        outcomes = self.courses[stack.model].outcomes
         return sum(member.number not in outcomes for member in stack.members)
 
     def _key(self, model: str, number: int) -> TrialKey:

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study.course import ModelProgress
-from study.outcome import Loss, Rung
+from study.course import Course
+from study.outcome import Loss, Rung, Status
 from study.plan import Parameter, StudyPlan
 from study.record import TrialRecord
 from study.report import Json
@@ -56,16 +56,17 @@ def live_table(watched: Watched) -> RenderableType:
     table.add_column("model")
     for heading in ("trials", "training", "pruned", "diverged", "failed", "best length", "updates/s"):
         table.add_column(heading, justify="right")
-    for name, model in watched.progress.items():
+    n_trials = watched.plan.search.n_trials
+    for name, course in watched.courses.items():
         table.add_row(
             name,
-            f"{model.n_settled}/{model.n_trials}",
-            str(model.n_running),
-            str(model.n_pruned),
-            str(model.n_diverged),
-            Text(str(model.n_failed), style="red" if model.n_failed else ""),
-            "-" if model.best is None else f"{model.best.dependency_length} steps",
-            f"{model.n_member_updates / elapsed:,.0f}",
+            f"{course.n_settled}/{n_trials}",
+            str(course.n_running),
+            str(course.n_ended[Status.PRUNED]),
+            str(course.n_diverged),
+            Text(str(n_failed := course.n_ended[Status.FAILED]), style="red" if n_failed else ""),
+            "-" if course.best is None else f"{course.best.dependency_length} steps",
+            f"{course.n_member_updates / elapsed:,.0f}",
         )
     lines: list[RenderableType] = [table, Text(f"{duration(elapsed)} gone, {_left(watched, elapsed)}")]
     if trouble := _trouble(watched):
@@ -76,7 +77,8 @@ def live_table(watched: Watched) -> RenderableType:
 def progress_line(watched: Watched) -> str:
     """All of the live table that fits a line."""
     elapsed = time.monotonic() - watched.started_s
-    models = ", ".join(f"{name} {_brief(model)}" for name, model in watched.progress.items())
+    n_trials = watched.plan.search.n_trials
+    models = ", ".join(f"{name} {_brief(course, n_trials)}" for name, course in watched.courses.items())
     trouble = _trouble(watched)
     return f"{duration(elapsed)}: {models}; {_left(watched, elapsed)}" + (f"; {trouble}" if trouble else "")
 
@@ -158,18 +160,19 @@ def plain_table(title: str = "") -> Table:
     return Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _brief(model: ModelProgress) -> str:
-    best = "" if model.best is None else f" best {model.best.dependency_length}"
-    return f"{model.n_settled}/{model.n_trials}{best}"
+def _brief(course: Course, n_trials: int) -> str:
+    best = "" if course.best is None else f" best {course.best.dependency_length}"
+    return f"{course.n_settled}/{n_trials}{best}"
 
 
 def _left(watched: Watched, elapsed: float) -> str:
     """Time left, from the share of the budget that this run has worked off so far."""
-    settled = sum(model.n_settled for model in watched.progress.values()) - watched.n_settled_before
-    remaining = sum(model.n_trials - model.n_settled for model in watched.progress.values())
-    if settled == 0:
+    n_settled = sum(course.n_settled for course in watched.courses.values())
+    settled_here = n_settled - watched.n_settled_before
+    remaining = len(watched.courses) * watched.plan.search.n_trials - n_settled
+    if settled_here == 0:
         return "time left unknown until a trial has ended"
-    return f"about {duration(elapsed / settled * remaining)} left"
+    return f"about {duration(elapsed / settled_here * remaining)} left"
 
 
 def _trouble(watched: Watched) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,51 +31,42 @@ class Search(Protocol):
 
 
 @dataclass(kw_only=True)
-class ModelProgress:
-    """How far the search of one model is: counts of trials, updates made, and the best outcome."""
-
-    n_trials: int
-    n_complete: int = 0
-    n_pruned: int = 0
-    n_failed: int = 0
-    n_diverged: int = 0
-    n_running: int = 0
-    best: Outcome | None = None
-    n_member_updates: int = 0
-
-    @property
-    def n_settled(self) -> int:
-        """Trials that have ended."""
-        return self.n_complete + self.n_pruned + self.n_failed
-
-    def count(self, outcome: Outcome) -> None:
-        """Add an ended trial."""
-        self.n_complete += outcome.status is Status.COMPLETE
-        self.n_pruned += outcome.status is Status.PRUNED
-        self.n_failed += outcome.status is Status.FAILED
-        self.n_diverged += outcome.diverged
-        if outcome.status is not Status.FAILED:
-            self.best = min(self.best or outcome, outcome, key=lambda one: one.order)
-
-
-@dataclass(kw_only=True)
 class Course:
-    """One model's way through its budget: trials by number, the best of them, and how many rounds have been told."""
+    """One model's way through its budget: its trials by number, how they ended, and how many rounds have been told.
+
+    A live display reads its counts and its best from another thread while it changes.
+    """
 
     plan: ModelPlan
     search: Search
     records: list[TrialRecord]
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-    best: int | None = None
+    n_ended: Counter[Status] = field(default_factory=Counter)
+    n_diverged: int = 0
+    n_running: int = 0
+    n_member_updates: int = 0
     n_told: int = 0
     logged: dict[int, int] = field(default_factory=dict)
+    _best: int | None = field(default=None, init=False)
+
+    @property
+    def n_settled(self) -> int:
+        """Trials that have ended."""
+        return len(self.outcomes)
+
+    @property
+    def best(self) -> Outcome | None:
+        """The best outcome, of equals that of the trial asked first; None while nothing has been measured."""
+        return None if self._best is None else self.outcomes[self._best]
 
     def keep(self, number: int, outcome: Outcome) -> None:
-        """Add an outcome; only the best, of equals the one asked first, stays whole, for a study has thousands."""
-        earlier, self.outcomes[number] = self.best, outcome
+        """Add the outcome of a trial that has ended; only the best stays whole, for a study has thousands."""
+        earlier, self.outcomes[number] = self._best, outcome
+        self.n_ended[outcome.status] += 1
+        self.n_diverged += outcome.diverged
         candidates = [one for one in (earlier, number) if one is not None]
         measured = [one for one in candidates if self.outcomes[one].status is not Status.FAILED]
-        self.best = min(measured, key=lambda one: (self.outcomes[one].order, one), default=None)
+        self._best = min(measured, key=lambda one: (self.outcomes[one].order, one), default=None)
         for one in candidates:
-            if one != self.best:
+            if one != self._best:
                 self.outcomes[one] = self.outcomes[one].outline

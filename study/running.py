@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.bridge import SinkTracker, described_plan
 from study.conductor import Conductor
-from study.course import ModelProgress
+from study.course import Course
 from study.lease import beating, stopping_on_signals
 from study.plan import StudyPlan
 from study.search.catalogue import Catalogue, StudyState
@@ -31,7 +31,7 @@ class Watched:
     """What a live display may read while a study runs; ``n_pending`` and ``tracking_error`` tell of the tracking."""
 
     plan: StudyPlan
-    progress: dict[str, ModelProgress]
+    courses: Mapping[str, Course]
     started_s: float
     n_settled_before: int
     n_pending: Callable[[], int]
@@ -71,9 +71,9 @@ def owned(
         conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
         watched = Watched(
             plan=plan,
-            progress=conductor.progress,
+            courses=conductor.courses,
             started_s=time.monotonic(),
-            n_settled_before=sum(model.n_settled for model in conductor.progress.values()),
+            n_settled_before=sum(course.n_settled for course in conductor.courses.values()),
             n_pending=sink.pending,
             tracking_error=sink.last_error,
         )

@@ -151,9 +151,9 @@ class MlflowSink:
         return self._journal.n_pending
 
     def _append(self, entry: Entry) -> None:
-        # Metrics come by the thousand and their loss by a power failure costs a point of a curve: they become durable
-        # with the next other entry, or when they are shipped.
-        self._journal.append(encode(entry), durable=not isinstance(entry, MetricsLogged))
+        # What a power failure may take until another entry comes or it is shipped: metrics, which come by the thousand,
+        # cost a point of a curve each, and openings are made again by whoever takes the study up.
+        self._journal.append(encode(entry), durable=not isinstance(entry, MetricsLogged | TrialOpened))
         self._shipper.wake()
 
     def _check_name(self, name: str) -> None:

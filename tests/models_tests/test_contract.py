@@ -6,120 +6,19 @@ A new cell is covered by its entry in ``CELLS`` or ``FAST_CELLS``.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import partial
 
 import pytest
 import torch
+from models_tests.cell_book import LEAK, LONGEST, N_SEQUENCES, Case, assert_close, draw, every_cell
 from torch import Generator, Tensor
 from torch.autograd import forward_ad, grad, gradcheck
 
-from models import CELLS, FAST_CELLS
-from models.cell import Cell, Weights
+from models.cell import Cell
 from models.drive import Drive
-from models.fused import fuse
-from models.fusion import Fused
-from models.initial import Leak
 from models.unroll import unroll, unroll_reference
-
-assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-11)
-"""Two orders of summation in float64: 1e-16 per operation, a few thousand of them, entries up to about 1e2."""
-
-LONGEST = 60
-"""Longest sequence that a cell meets here."""
-
-
-def plain(cell: Cell) -> Cell:
-    """The cell without compiled passes, if it is entered with them."""
-    return cell.plain if isinstance(cell, Fused) else cell
-
-
-PLAIN = {name: plain(cell).for_length(LONGEST) for name, cell in CELLS.items()}
-FAST = {name: plain(cell).for_length(LONGEST) for name, cell in FAST_CELLS.items()}
-EVERY = [pytest.param(cell, False, id=name) for name, cell in PLAIN.items()]
-EVERY += [pytest.param(cell, True, id=f"{name}-fast") for name, cell in FAST.items()]
-EVERY += [pytest.param(fuse(cell.for_length(LONGEST)), False, id=f"{name}-fused") for name, cell in CELLS.items()]
-EVERY += [
-    pytest.param(fuse(cell.for_length(LONGEST)), True, id=f"{name}-fast-fused") for name, cell in FAST_CELLS.items()
-]
-every_cell = pytest.mark.parametrize(("cell", "fast"), EVERY)
 
 SIZES = [sizes for sizes in itertools.product((1, 3), (1, 7), (1, 5), (1, 3)) if sizes[3] <= sizes[1]]
 """Members, length, hidden units, steps that are read."""
-
-LEAK = Leak(low=0.02, high=1.0, share=0.7)
-"""Slow units, fast ones, and some that do not leak."""
-
-N_SEQUENCES, N_ROWS = 4, 3
-"""Sequences of a batch, and rows of a drive's table."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Something to run a cell on."""
-
-    weights: Weights
-    drive: Drive
-    mask: Tensor | None
-    cotangent: Tensor
-
-    @property
-    def n_read(self) -> int:
-        return self.cotangent.shape[1]
-
-    @property
-    def leaves(self) -> tuple[Tensor, ...]:
-        return *self.drive.parts, *self.weights.values()
-
-    def member(self, k: int) -> Case:
-        return Case(
-            weights={name: weight[k : k + 1].detach().requires_grad_() for name, weight in self.weights.items()},
-            drive=Drive(
-                parts=tuple(part[k : k + 1].detach().requires_grad_() for part in self.drive.parts),
-                codes=self.drive.codes,
-            ),
-            mask=None if self.mask is None else self.mask[k : k + 1],
-            cotangent=self.cotangent[k : k + 1],
-        )
-
-
-def draw(
-    cell: Cell,
-    fast: bool,
-    *,
-    n_members: int = 3,
-    length: int = 7,
-    n_hidden: int = 5,
-    n_read: int = 3,
-    masked: bool = True,
-    codes: str = "none",
-    seed: int = 0,
-) -> Case:
-    generator = Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    weights = {name: (0.7 * normal(n_members, *shape)) for name, shape in cell.shapes(n_hidden).items()}
-    weights |= {name: one.repeat(n_members, 1) for name, one in cell.fixed(generator, n_hidden, LEAK).items()}
-    places = (length, N_SEQUENCES)
-    rows = places if codes == "none" else (N_ROWS,)
-    drive = [normal(n_members, *rows, cell.n_gates * n_hidden) for _ in range(1 + fast)]
-    selected = None
-    if codes != "none":
-        shape = places if codes == "shared" else (n_members, *places)
-        selected = torch.randint(N_ROWS, shape, generator=generator)
-    if fast:
-        drive[1] = drive[1].square() + 0.1
-        p_keep = torch.linspace(0.3, 0.9, n_members, dtype=torch.float64) if masked else torch.ones(n_members)
-        mask: Tensor | None = p_keep.double()[:, None, None]
-    else:
-        uniform = torch.rand(n_members, length, N_SEQUENCES, n_hidden, generator=generator, dtype=torch.float64)
-        mask = (uniform < 0.6) / 0.6 if masked else None
-    for tensor in (*weights.values(), *drive):
-        tensor.requires_grad_()
-    cotangent = normal(n_members, n_read, N_SEQUENCES, n_hidden)
-    return Case(weights=weights, drive=Drive(parts=tuple(drive), codes=selected), mask=mask, cotangent=cotangent)
 
 
 def run(cell: Cell, case: Case) -> tuple[Tensor, ...]:
@@ -287,55 +186,3 @@ def test_unroll_raises_when_it_cannot_read_that_many_steps(cell: Cell, fast: boo
     case = draw(cell, fast)
     with pytest.raises(ValueError, match=f"1 <= n_read <= T must hold, but got n_read={n_read}, T=7"):
         unroll(cell, case.weights, case.drive, case.mask, n_read)
-
-
-def squash(net: Tensor) -> Tensor:
-    return 4 / (1 + torch.exp(-net)) - 2
-
-
-BLOCKS = {
-    "elman_tanh": (torch.tanh,),
-    "elman_logistic": (torch.sigmoid,),
-    "elman_rectifier": (torch.relu,),
-    "untied_tanh": (torch.tanh,),
-    "untied_logistic": (torch.sigmoid,),
-    "untied_rectifier": (torch.relu,),
-    "orthogonal_tanh": (torch.tanh,),
-    "leaky_tanh": (torch.tanh,),
-    "leaky_logistic": (torch.sigmoid,),
-    "leaky_rectifier": (torch.relu,),
-    "state_space": (torch.tanh,),
-    "gru": (torch.sigmoid, torch.sigmoid, torch.tanh),
-    "lstm": (torch.sigmoid, torch.sigmoid, torch.tanh, torch.sigmoid),
-    "lstm_1997": (torch.sigmoid, squash, torch.sigmoid),
-    "lstm_1997_truncated": (torch.sigmoid, squash, torch.sigmoid),
-    "min_gru": (torch.sigmoid, torch.clone),
-}
-"""Nonlinearity of every block of net inputs, for cells whose formulas somebody has read."""
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_gates_are_the_nonlinearities_of_net_inputs(name: str) -> None:
-    cell, functions = CELLS[name], BLOCKS[name]
-    case = draw(cell, False, length=1, n_read=1, masked=False)
-    blocks = case.drive.parts[0].chunk(len(functions), dim=-1)
-    expected = torch.cat([function(block) for function, block in zip(functions, blocks, strict=True)], dim=-1)
-    assert_close(silent_gates(cell, case.drive.parts[0]).flatten(-2), expected)
-
-
-def silent_gates(cell: Cell, net: Tensor) -> Tensor:
-    """Values ``[K, T, B, G, H]`` of units that hear nothing but the drive."""
-    shapes = cell.shapes(net.shape[-1] // cell.n_gates)
-    silent = {name: net.new_zeros(len(net), *shape) for name, shape in shapes.items()}
-    return cell.forward(silent, Drive(parts=(net,)), None).gates
-
-
-@pytest.mark.parametrize("cell", [pytest.param(cell, id=name) for name, cell in CELLS.items()])
-def test_relative_slope_is_the_slope_over_its_maximum(cell: Cell) -> None:
-    # Net inputs on both sides of 0, where nonlinearities are steepest, but not 0 itself, where a rectifier has a kink.
-    net = torch.linspace(-8, 8, 4000, dtype=torch.float64)[None, None, :, None].repeat(1, 1, 1, cell.n_gates)
-    nudge = 1e-4
-    slope = (silent_gates(cell, net + nudge) - silent_gates(cell, net - nudge)) / (2 * nudge)
-    expected = slope / slope.amax(2, keepdim=True)
-    # Differences err by the square of the nudge, and the steepest place is missed by 0.002: a relative 4e-6 at most.
-    torch.testing.assert_close(cell.relative_slope(silent_gates(cell, net)), expected, rtol=0, atol=1e-5)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models_tests.test_network import (
+from models_tests.network_book import (
     LENGTH,
     N_HIDDEN,
     N_IN,

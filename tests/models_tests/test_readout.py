@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models_tests.test_network import (
+from models_tests.network_book import (
     N_HIDDEN,
     N_MEMBERS,
     N_OUT,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from models_tests.test_contract import EVERY, Case, assert_close, draw, every_cell
+from models_tests.cell_book import EVERY, Case, assert_close, draw, every_cell
 from torch import Generator, Tensor
 from torch.autograd import grad
 

@@ -9,51 +9,12 @@ from pathlib import Path
 
 from study.conductor import Conductor, Departed, StackReport, stack_key
 from study.outcome import Metric, Outcome, Status, TrialKey
-from study.plan import Choices, Interval, ModelPlan, SearchPlan, StackPlan, StudyPlan, TaskPlan, TrainingPlan
+from study.plan import StackPlan, StudyPlan, TaskPlan
 from study.record import TrialRecord
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.seeds import derive
-
-TRAINING = TrainingPlan(
-    n_updates=10,
-    batch_size=5,
-    shortest=6,
-    longest=10,
-    batches="shared",
-    report_every=5,
-    evaluate_every=10,
-    rungs=(),
-    keep=0.5,
-    ladder=(6, 10),
-    n_interim=250,
-    n_final=1000,
-)
-
-
-def model(name: str) -> ModelPlan:
-    space = {
-        "init": "identity",
-        "init_scale": Interval(low=0.5, high=2.0),
-        "input_scale": 1.0,
-        "forget_bias": 1.0,
-        "optimiser": "sgd",
-        "learning_rate": Interval(low=1e-3, high=1.0, log=True),
-        "momentum": 0.9,
-        "square_decay": 0.99,
-        "weight_decay": 0.0,
-        "clip_norm": 1.0,
-        "clip_fallback": "none",
-        "bptt_steps": float("inf"),
-        "dropout": Choices(values=("none", "dropout")),
-        "p_drop_input": Interval(low=0.0, high=0.5),
-        "p_drop_recurrent": 0.0,
-        "p_drop_output": 0.0,
-        "dropout_masks": "step",
-        "l1_states": 0.0,
-        "omega_weight": 0.0,
-    }
-    return ModelPlan(name=name, cell="elman_tanh", n_hidden=3, space=space)
+from study_tests.plan_book import MODEL, SEARCH, SPACE, TRAINING
 
 
 def study_plan(n_trials: int = 10, stack_size: int = 4, look_back: int = 2) -> StudyPlan:
@@ -62,16 +23,16 @@ def study_plan(n_trials: int = 10, stack_size: int = 4, look_back: int = 2) -> S
         seed=5,
         task=TaskPlan(name="temporal_order"),
         training=TRAINING,
-        search=SearchPlan(sampler="tpe", n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3),
-        models=(model("a"), model("b")),
+        search=replace(SEARCH, n_trials=n_trials, stack_size=stack_size, look_back=look_back, n_startup=3),
+        models=(replace(MODEL, name="a"), replace(MODEL, name="b")),
         device="cpu",
     )
 
 
 def one_model_plan() -> StudyPlan:
     """A model whose rounds are one stack each."""
-    only = model("a")
-    return replace(study_plan(n_trials=16), models=(replace(only, space={**only.space, "dropout": "none"}),))
+    only = replace(MODEL, name="a", space={**SPACE, "dropout": "none"})
+    return replace(study_plan(n_trials=16), models=(only,))
 
 
 @dataclass

@@ -9,26 +9,15 @@ import torch
 
 from study.hyperparameter import applying
 from study.outcome import Outcome, Rung, Status, TrialKey
-from study.plan import Hyperparameters, Member, StackPlan, TaskPlan, TrainingPlan
+from study.plan import Hyperparameters, Member, StackPlan
 from study.record import TrialRecord
 from study.study_file import dump_spec, parse_spec
 from study.training.bracket import Bracket, Departure
 from study.training.stack import Stack
+from study_tests import plan_book
+from study_tests.plan_book import STACK
 
-TRAINING = TrainingPlan(
-    n_updates=40,
-    batch_size=5,
-    shortest=6,
-    longest=10,
-    batches="shared",
-    report_every=15,
-    evaluate_every=40,
-    rungs=(10, 20),
-    keep=0.5,
-    ladder=(6, 10),
-    n_interim=250,
-    n_final=1000,
-)
+TRAINING = replace(plan_book.TRAINING, n_updates=40, report_every=15, evaluate_every=40, rungs=(10, 20))
 
 
 def plan(n_members: int = 5, **changes: object) -> StackPlan:
@@ -36,17 +25,7 @@ def plan(n_members: int = 5, **changes: object) -> StackPlan:
         Member(number=10 + k, hyperparameters=Hyperparameters(learning_rate=0.01 * (k + 1)), seed=k)
         for k in range(n_members)
     )
-    return StackPlan(
-        study="s",
-        model="m",
-        cell="elman_tanh",
-        n_hidden=5,
-        task=TaskPlan(name="temporal_order"),
-        training=replace(TRAINING, **changes),  # type: ignore[arg-type]
-        seed=2,
-        device="cpu",
-        members=members,
-    )
+    return replace(STACK, training=replace(TRAINING, **changes), members=members)  # type: ignore[arg-type]
 
 
 def play(bracket: Bracket) -> tuple[list[int], dict[int, Departure]]:

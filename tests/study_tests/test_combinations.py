@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
 from models import CELLS
 from study.hyperparameter import HYPERPARAMETERS, applying, hyperparameters
-from study.plan import Interval, Member, Parameter, StackPlan, StudyPlan
+from study.plan import Interval, Member, Parameter, StudyPlan
 from study.spec import Spec
 from study.training.stack import Stack
+from study_tests.plan_book import STACK
 
 N_DRAWN, N_TOGETHER = 200, 4
 
@@ -81,19 +83,7 @@ def test_every_combination_trains_in_a_mixed_stack_or_is_refused_with_a_sentence
     for (cell, _), group in accepted.items():
         for start in range(0, len(group), N_TOGETHER):
             plans, members = zip(*group[start : start + N_TOGETHER], strict=True)
-            stack = Stack(
-                StackPlan(
-                    study="combined",
-                    model="net",
-                    cell=cell,
-                    n_hidden=6,
-                    task=plans[0].task,
-                    training=plans[0].training,
-                    seed=1,
-                    device="cpu",
-                    members=members,
-                )
-            )
+            stack = Stack(replace(STACK, cell=cell, n_hidden=6, training=plans[0].training, members=members))
             before = stack.flat.clone()
             stack.train(1)
             assert stack.flat.isfinite().all(), members

@@ -54,6 +54,17 @@ def test_trials_do_not_depend_on_crashes(tmp_path: Path, expected: list[tuple[ob
     assert described(records(tmp_path, plan)) == expected
 
 
+def test_a_study_taken_up_after_a_crash_opens_every_trial_that_has_not_ended(tmp_path: Path) -> None:
+    # The tracker relies on it: openings are not durable at once.
+    log, plan = Log(), study_plan()
+    play(conductor(tmp_path, plan, Log()), 2, 0, patience=5)
+    conductor(tmp_path, plan, log)
+    found = records(tmp_path, plan)
+    ended = {record.key for record in found if record.outcome is not None}
+    assert ended
+    assert set(log.opened) == {record.key for record in found} - ended
+
+
 def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
     tmp_path: Path, expected: list[tuple[object, ...]]
 ) -> None:
@@ -96,8 +107,8 @@ def test_report_again_after_a_worker_began_again_changes_nothing(tmp_path: Path)
     one.report(stack, second)
     last = stack.members[-1].number
     assert log.updates[TrialKey(study="s", model=stack.model, number=last)] == [5, 10]
-    assert one.progress[stack.model].n_settled == len(stack.members)
-    assert one.progress[stack.model].n_running == 0
+    assert one.courses[stack.model].n_settled == len(stack.members)
+    assert one.courses[stack.model].n_running == 0
     assert one.seconds["training"] == 6.0
 
 
@@ -127,12 +138,12 @@ def test_a_stack_that_was_put_back_is_the_next_one_and_ends_as_if_nothing_had_ha
     assert stack is not None
     one.report(stack, next(reports(stack)))
     one.put_back(stack)
-    assert one.progress[stack.model].n_running == 0
+    assert one.courses[stack.model].n_running == 0
     assert one.next_stack() is stack
     one.put_back(stack)
     play(one, 1, 0)
     assert one.outcomes() == steady.outcomes()
-    assert all(progress.n_running == 0 for progress in one.progress.values())
+    assert all(course.n_running == 0 for course in one.courses.values())
 
 
 def test_a_stack_that_waits_is_handed_out_before_the_next_round_is_asked(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -16,7 +17,7 @@ from study.search.history import MAX_LEARNED, N_GOOD, PARAMETERS, History
 from study.search.sampler import sampler_for
 from study.search.space import suggest
 from study.seeds import derive
-from study_tests.search_book import fixed, model, plan
+from study_tests.plan_book import MODEL, POINT, SEARCH
 
 SEED, N_TRIALS, N_RUNNING = 11, 60, 4
 
@@ -67,19 +68,19 @@ def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
 ) -> None:
     monkeypatch.setattr(history_module, "MAX_LEARNED", n_most)
     monkeypatch.setattr(history_module, "N_GOOD", n_good)
-    search, one = plan(n_startup=n_startup), model()
-    history = History(search, one, SEED, [])
+    search = replace(SEARCH, n_startup=n_startup)
+    history = History(search, MODEL, SEED, [])
     asked: list[FrozenTrial] = []
     outcomes: dict[int, Outcome] = {}
     for number in range(N_TRIALS):
         plain = optuna.create_study(
-            direction="maximize", sampler=sampler_for(search, one, number, derive(SEED, "ask", "m", number))
+            direction="maximize", sampler=sampler_for(search, MODEL, number, derive(SEED, "ask", "m", number))
         )
         counted = learned(outcomes, max(n_most, n_startup), n_good)
         plain.add_trials([ended(asked[other], outcomes[other]) for other in sorted(counted)])
         plain.add_trials(asked[len(outcomes) :])
         asked.append(history.ask())
-        assert asked[-1].user_attrs[PARAMETERS] == suggest(plain.ask(), one)
+        assert asked[-1].user_attrs[PARAMETERS] == suggest(plain.ask(), MODEL)
         if number >= N_RUNNING:
             told = len(outcomes)
             outcomes[told] = outcome(told)
@@ -95,8 +96,9 @@ def test_the_good_trials_that_are_kept_are_all_that_tpe_can_take_for_good() -> N
 
 def test_ask_is_the_same_when_the_history_knows_nothing_of_draws_that_were_not_taken() -> None:
     rates = tuple(k / 10 for k in range(1, 9))
-    space = fixed(learning_rate=Choices(values=rates), init=Choices(values=("identity", "orthogonal", "sparse")))
-    search, one = plan(n_startup=2), model(**space)
+    inits = Choices(values=("identity", "orthogonal", "sparse"))
+    search = replace(SEARCH, n_startup=2)
+    one = replace(MODEL, space={**POINT, "learning_rate": Choices(values=rates), "init": inits})
     steady = History(search, one, SEED, [])
     trials: list[FrozenTrial] = []
     for number in range(24):

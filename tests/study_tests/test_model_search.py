@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -15,7 +17,7 @@ from study.search import history as history_module
 from study.search import storage as storage_module
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
-from study_tests.search_book import fixed, model, outcome, plan
+from study_tests.plan_book import MODEL, POINT, SEARCH, SPACE
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -26,8 +28,21 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server
 
 
-def search(url: str, study: str, sampler: str = "tpe", **space: Domain) -> ModelSearch:
-    return ModelSearch(open_storage(url), study, 7, plan(sampler), model(**space))
+def search(url: str, study: str, sampler: str = "tpe", space: Mapping[str, Domain] = SPACE) -> ModelSearch:
+    plan = replace(SEARCH, sampler=sampler)  # type: ignore[arg-type]
+    return ModelSearch(open_storage(url), study, 7, plan, replace(MODEL, space=space))
+
+
+def outcome(record: TrialRecord) -> Outcome:
+    """A stand-in for training: a smooth function of the parameters; every third trial is pruned."""
+    rate = float(record.parameters["learning_rate"])
+    return Outcome(
+        status=Status.PRUNED if record.key.number % 3 == 2 else Status.COMPLETE,
+        dependency_length=int(100 * rate**0.1),
+        skill=0.25,
+        diverged=False,
+        n_updates=100 if record.key.number % 3 == 2 else 1000,
+    )
 
 
 def settle(one: ModelSearch, records: list[TrialRecord]) -> None:
@@ -87,7 +102,7 @@ def test_ask_draws_only_what_applies(url: str, name: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_ask_draws_whole_numbers_of_steps(url: str, name: str, sampler: str) -> None:
-    one = search(url, name, sampler, bptt_steps=Interval(low=2, high=40, log=True))
+    one = search(url, name, sampler, {**SPACE, "bptt_steps": Interval(low=2, high=40, log=True)})
     for _ in range(3):
         settle(one, [one.ask() for _ in range(4)])
     steps = [record.parameters["bptt_steps"] for record in one.records()]
@@ -97,12 +112,14 @@ def test_ask_draws_whole_numbers_of_steps(url: str, name: str, sampler: str) -> 
 
 def test_ask_searches_all_kinds_of_dropout_in_one_space(url: str, name: str) -> None:
     rates = dict.fromkeys(("p_drop_input", "p_drop_recurrent", "p_drop_output"), Interval(low=0.0, high=0.5))
-    space: dict[str, Domain] = {
+    space = {
+        **SPACE,
+        **rates,
         "dropout": Choices(values=("none", "dropout", "fast")),
         "dropout_masks": Choices(values=("step", "sequence")),
         "fast_readout": Choices(values=("mean", "moments")),
     }
-    one = search(url, name, "random", **space, **rates)
+    one = search(url, name, "random", space)
     asked = [one.ask().parameters for _ in range(40)]
     for chosen in asked:
         drops = chosen["dropout"] != "none"
@@ -124,7 +141,7 @@ def test_ask_gives_distinct_points_also_past_the_start_up_and_in_batches(url: st
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_ask_exhausts_a_finite_space_before_it_repeats(url: str, name: str, sampler: str) -> None:
     rates = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    one = search(url, name, sampler, **fixed(learning_rate=Choices(values=rates)))
+    one = search(url, name, sampler, {**POINT, "learning_rate": Choices(values=rates)})
     for _ in range(2):
         settle(one, [one.ask() for _ in range(3)])
     assert sorted(float(record.parameters["learning_rate"]) for record in one.records()) == list(rates)
@@ -133,8 +150,8 @@ def test_ask_exhausts_a_finite_space_before_it_repeats(url: str, name: str, samp
 
 
 def test_ask_walks_a_grid_in_order_and_repeats_it_with_other_seeds(url: str, name: str) -> None:
-    space = fixed(learning_rate=Choices(values=(0.1, 0.2)), init=Choices(values=("identity", "sparse")))
-    one = search(url, name, "grid", **space)
+    choices = {"learning_rate": Choices(values=(0.1, 0.2)), "init": Choices(values=("identity", "sparse"))}
+    one = search(url, name, "grid", {**POINT, **choices})
     records = [one.ask() for _ in range(8)]
     walked = [(record.parameters["init"], record.parameters["learning_rate"]) for record in records]
     assert walked == [("identity", 0.1), ("identity", 0.2), ("sparse", 0.1), ("sparse", 0.2)] * 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.outcome import Outcome, Rung, Status, wilson_interval
+from study.outcome import Loss, Outcome, Rung, Status, wilson_interval
 
 
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -84,3 +84,9 @@ def test_best_rung_is_the_longest_solved_or_else_the_first() -> None:
     assert outcome(rungs).best_rung == rungs[1]
     assert outcome(rungs[2:]).best_rung == rungs[2]
     assert outcome(()).best_rung is None
+
+
+def test_bits_are_nats_over_the_logarithm_of_two_and_the_interval_is_normal() -> None:
+    loss = Loss(mean=math.log(8), standard_error=0.1)
+    assert loss.bits == pytest.approx(3)
+    assert loss.interval == pytest.approx((math.log(8) - 0.195996, math.log(8) + 0.195996), abs=1e-6)

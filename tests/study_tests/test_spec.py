@@ -1,36 +1,17 @@
-"""Study files: what survives being written and read, what follows from them, and a trial pinned as a study."""
+"""Study files: what survives being written and read, what follows from them, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import pytest
 
-from models import CELLS, FAST_CELLS
 from study.errors import UserError
-from study.grid import grid_points
 from study.hyperparameter import HYPERPARAMETERS, default_domain
-from study.outcome import Status, TrialKey
-from study.plan import Choices, Hyperparameters, Interval, Parameter
-from study.record import TrialRecord
+from study.plan import Choices, Interval
 from study.section import ChoicesSpec
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec, parse_spec, presets
+from study_tests.spec_book import TEXT
 from tasks import TASKS, Problem
-
-TEXT = """
-name: small
-task: {name: latch}
-ladder: [20, 40]
-models:
-  tanh: {cell: elman_tanh, n_hidden: 10, space: {learning_rate: 0.5}}
-  lstm: {cell: lstm}
-space:
-  learning_rate: {low: 0.001, high: 0.1, log: true}
-  dropout: {choices: [dropout, fast]}
-  clip_norm: .inf
-"""
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -187,47 +168,6 @@ def test_spec_refuses_in_a_sentence(setting: str, sentence: str) -> None:
         parse_spec(TEXT, [setting])
 
 
-def active(cell: str, chosen: dict[str, Parameter]) -> set[str]:
-    """What applies after these choices, which are made in the order of the registry."""
-    made: dict[str, Parameter] = {}
-    for name, hyperparameter in HYPERPARAMETERS.items():
-        if hyperparameter.applies(cell, made):
-            made[name] = chosen.get(name, getattr(Hyperparameters(), name))
-    return set(made)
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_hyperparameters_of_gates_apply_by_the_way_in_which_biases_start(cell: str) -> None:
-    names = {"bias_init", "forget_bias", "chrono_length"}
-    assert active(cell, {"bias_init": "constant"}) & names == {"bias_init", "forget_bias"}
-    assert active(cell, {"bias_init": "chrono"}) & names == {"bias_init", "chrono_length"}
-    assert not active("elman_tanh", {}) & names
-
-
-def test_hyperparameters_of_omega_apply_to_simple_recurrent_networks_without_moments() -> None:
-    names = {"omega_weight", "omega_form"}
-    assert active("elman_logistic", {"omega_weight": 2.0, "dropout": "dropout"}) & names == names
-    assert active("elman_logistic", {"omega_weight": 0.0}) & names == {"omega_weight"}
-    assert not active("elman_logistic", {"omega_weight": 2.0, "dropout": "fast"}) & names
-    assert not active("gru", {"omega_weight": 2.0}) & names
-    # A chain has many matrices, not one.
-    assert not active("untied_tanh", {"omega_weight": 2.0}) & names
-
-
-def test_hyperparameters_of_recurrent_weights_do_not_apply_where_there_are_none() -> None:
-    names = {"init", "init_scale", "p_drop_input", "p_drop_recurrent"}
-    assert active("lstm_1997", {"dropout": "dropout"}) & names == names
-    assert active("orthogonal_tanh", {"dropout": "dropout"}) & names == {"p_drop_input", "p_drop_recurrent"}
-    assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_input"}
-
-
-def test_hyperparameters_of_dropout_apply_by_its_kind() -> None:
-    names = {"p_drop_output", "dropout_masks", "fast_readout"}
-    assert active("min_gru", {"dropout": "dropout"}) & names == {"p_drop_output", "dropout_masks"}
-    assert active("elman_tanh", {"dropout": "fast"}) & names == {"p_drop_output", "fast_readout"}
-    assert not active("elman_tanh", {"dropout": "none"}) & names
-
-
 @pytest.mark.parametrize("setting", ["space.fast_readout=moments", "space.fast_readout={choices: [mean, moments]}"])
 def test_moments_are_refused_where_a_tasks_loss_is_not_known_on_average(
     monkeypatch: pytest.MonkeyPatch, setting: str
@@ -242,144 +182,6 @@ def test_moments_are_refused_where_a_tasks_loss_is_not_known_on_average(
         parse_spec(TEXT, [*given, setting])
 
 
-def test_hyperparameters_of_leaks_apply_to_leaky_cells_alone() -> None:
-    names = {"leaky_share", "leak_low", "leak_high"}
-    assert {cell for cell in CELLS if active(cell, {}) & names} == {"leaky_tanh", "leaky_logistic", "leaky_rectifier"}
-    assert active("leaky_tanh", {}) >= names
-
-
-def test_connectivity_applies_to_the_state_space_model_alone() -> None:
-    assert [cell for cell in CELLS if "connectivity" in active(cell, {})] == ["state_space"]
-
-
-def test_hyperparameters_of_the_update_rule_apply_where_they_are_read() -> None:
-    assert "clip_fallback" in active("lstm", {"clip_norm": 1.0})
-    assert "clip_fallback" not in active("lstm", {"clip_norm": float("inf")})
-    assert active("lstm", {"optimiser": "vario_eta"}) & {"momentum", "square_decay"} == {"square_decay"}
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_default_domains_are_valid_for_every_cell(cell: str) -> None:
-    for name, hyperparameter in HYPERPARAMETERS.items():
-        domain = default_domain(name, cell)
-        hyperparameter.check(name, domain)
-        if name == "dropout" and isinstance(domain, Choices):
-            assert ("fast" in domain.values) == (cell in FAST_CELLS)
-
-
-def test_what_a_trial_leaves_out_is_what_a_search_would_have_fixed_it_at() -> None:
-    for name, hyperparameter in HYPERPARAMETERS.items():
-        if not isinstance(hyperparameter.default, Interval | Choices):
-            assert getattr(Hyperparameters(), name) == hyperparameter.default, name
-
-
-def record_of(spec: Spec, model: str, parameters: Mapping[str, Parameter], number: int = 3) -> TrialRecord:
-    key = TrialKey(study=spec.name, model=model, number=number)
-    return TrialRecord(key=key, parameters=parameters, seed=42, status=Status.RUNNING, outcome=None, run_id=None)
-
-
-def test_a_pinned_trial_is_a_study_of_one_point() -> None:
-    spec = parse_spec(TEXT)
-    parameters = {
-        name: domain.values[0]
-        if isinstance(domain, Choices)
-        else domain.low
-        if isinstance(domain, Interval)
-        else domain
-        for name, domain in spec.plan("cpu").model("lstm").space.items()
-    } | {"learning_rate": 0.0123456789, "optimiser": "adam"}
-    pinned = spec.pinned(record_of(spec, "lstm", parameters))
-    assert pinned.name == "small-lstm-3"
-    plan = parse_spec(dump_spec(pinned)).plan("cpu")
-    assert [model.name for model in plan.models] == ["lstm"]
-    assert plan.models[0].space == parameters
-    assert plan.models[0].member_seed == 42
-    assert (plan.search.n_trials, plan.search.stack_size) == (1, 1)
-    assert plan.training == spec.plan("cpu").training
-
-
-@pytest.mark.parametrize("n_characters", [58, 59, 64])
-def test_a_pinned_trial_of_a_study_with_a_long_name_is_a_study_with_a_name_of_its_own(n_characters: int) -> None:
-    spec = parse_spec(TEXT, name="n" * n_characters)
-    names = [spec.pinned(record_of(spec, model, {}, number)).name for model in ("tanh", "lstm") for number in (3, 4)]
-    assert len(set(names)) == 4
-    assert names == [spec.pinned(record_of(spec, m, {}, n)).name for m in ("tanh", "lstm") for n in (3, 4)]
-    # "-lstm-3" has seven characters, and 57 and these are 64.
-    assert all(len(name) == 64 and name.startswith("n" * 55) for name in names)
-
-
-def test_replicates_are_a_grid_of_one_point_for_each_chosen_model_on_data_of_its_own() -> None:
-    spec = parse_spec(TEXT, ["halving.rungs=[10]", "models.lstm.seed=5"])
-    plan = spec.plan("cpu")
-    again = parse_spec(dump_spec(spec.replicated({"lstm": {"learning_rate": 0.03}}, 5, "again"))).plan("cpu")
-    (model,) = again.models
-    assert (again.name, model.name, model.member_seed) == ("again", "lstm", None)
-    assert [point["learning_rate"] for point in grid_points("lstm", model.space)] == [0.03]
-    assert (again.search.sampler, again.search.n_trials, again.search.stack_size) == ("grid", 5, 5)
-    assert (again.training.batches, again.training.rungs) == ("own", ())
-    assert again.training == replace(plan.training, batches="own", rungs=())
-    assert again.seed != plan.seed
-
-
 def test_specs_are_equal_whatever_the_order_of_keys() -> None:
     spec = parse_spec(TEXT)
     assert Spec.model_validate(dict(reversed(spec.model_dump(mode="json").items()))) == spec
-
-
-GRID = """
-name: replicates
-task: {name: latch}
-ladder: [20]
-training: {lengths: 20}
-search: {sampler: grid, n_trials: 6}
-models: {tanh: {cell: elman_tanh}}
-space:
-  init: sparse
-  init_scale: 1
-  optimiser: {choices: [sgd, adam]}
-  learning_rate: 0.1
-  momentum: {choices: [0.5, 0.9]}
-  dropout: none
-  omega_weight: 0.0
-"""
-
-
-def test_a_grid_needs_no_value_of_what_has_no_effect_and_repeats_no_network() -> None:
-    spec = parse_spec(GRID)
-    points = grid_points("elman_tanh", spec.plan("cpu").model("tanh").space)
-    # Gradient descent has no momentum, so the two that are named make one point of it.
-    assert [(point["optimiser"], point.get("momentum")) for point in points] == [
-        ("sgd", None),
-        ("adam", 0.5),
-        ("adam", 0.9),
-    ]
-    for point in points:
-        assert set(point) == active("elman_tanh", point)
-
-
-@pytest.mark.parametrize(
-    ("setting", "sentence"),
-    [
-        ("space.momentum={low: 0.5, high: 0.9}", r"grid needs choices or fixed values, but momentum of the cell elman"),
-        ("search.n_trials=4", r"n_trials must be a multiple of the 3 points of the grid of model tanh, but got 4"),
-    ],
-)
-def test_a_grid_is_refused_in_a_sentence(setting: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        parse_spec(GRID, [setting])
-
-
-def test_an_interval_that_applies_nowhere_does_not_disturb_a_grid() -> None:
-    spec = parse_spec(GRID, ["space.optimiser=sgd", "space.momentum={low: 0.5, high: 0.9}"])
-    assert len(grid_points("elman_tanh", spec.plan("cpu").model("tanh").space)) == 1
-
-
-def test_a_resolved_study_is_the_same_whatever_the_defaults_have_become(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = parse_spec(TEXT)
-    kept = dump_spec(spec.resolved())
-    assert parse_spec(kept).plan("cpu") == spec.plan("cpu")
-    assert parse_spec(kept).resolved() == spec.resolved() == parse_spec(kept)
-    changed = replace(HYPERPARAMETERS["input_scale"], default=0.125)
-    monkeypatch.setitem(HYPERPARAMETERS, "input_scale", changed)
-    assert spec.plan("cpu").model("lstm").space["input_scale"] == 0.125
-    assert parse_spec(kept).plan("cpu").model("lstm").space["input_scale"] == 1.0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,6 +230,25 @@ def test_runs_of_reads_more_runs_than_a_page(
     sink.open_trial(card(third))
     assert sink.close(FLUSH_S) == 0
     assert {server.trial_key(run) for run in runs_of_study(client)} == {None, FIRST, SECOND, third}
+
+
+def test_an_end_is_durable_at_once_and_openings_and_metrics_wait_for_it(
+    sink: MlflowSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = [], os.fsync
+
+    def counted(file: int) -> None:
+        fsync(file)
+        synced.append(threading.current_thread())
+
+    monkeypatch.setattr(os, "fsync", counted)
+    for key in (FIRST, SECOND):
+        sink.open_trial(card(key))
+        sink.log_metrics(key, reported(10, 1.0))
+    # The thread that ships has its own.
+    assert threading.current_thread() not in synced
+    sink.close_trial(FIRST, OUTCOME, None)
+    assert synced.count(threading.current_thread()) == 1
 
 
 def test_download_weights_refuses_a_run_without_any(sink: MlflowSink, home: Path, client: MlflowClient) -> None:

@@ -1,4 +1,4 @@
-"""What every task in ``TASKS`` must hold, in each of its variants.
+"""What every task in ``TASKS`` must hold, in each of its variants: what it samples, and when it tells the answer.
 
 A new task is covered by its entry in ``TASKS``; variants are read off the constructor's signature. Where ``EARLIEST``
 says where a task's answer begins, its guaranteed lag is confirmed by somebody else's count, too.
@@ -7,37 +7,14 @@ says where a task's answer begins, its guaranteed lag is confirmed by somebody e
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.autograd import gradcheck
 
-from tasks import TASKS, Batch, Task
-
-
-def closed_parameters(kind: type[Task]) -> dict[str, tuple[Any, ...]]:
-    hints = get_type_hints(kind.__init__)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
-
-
-def variants() -> Iterator[Any]:
-    for name, kind in TASKS.items():
-        closed = closed_parameters(kind)
-        for values in itertools.product(*closed.values()):
-            yield pytest.param(kind(**dict(zip(closed, values, strict=True))), id="-".join((name, *map(str, values))))
-
-
-every_task = pytest.mark.parametrize("task", list(variants()))
-certain_task = pytest.mark.parametrize("task", [variant for variant in variants() if not variant.values[0].noisy])
-noisy_task = pytest.mark.parametrize("task", [variant for variant in variants() if variant.values[0].noisy])
-
-
-def draw(task: Task, n_sequences: int, length: int, seed: int = 0) -> Batch:
-    return task.sample(Generator().manual_seed(seed), n_sequences, length)
+from tasks import TASKS, Task
+from tasks_tests.task_book import closed_parameters, draw, every_task, lengths, oracle
 
 
 def first_true(mask: Tensor) -> Tensor:
@@ -88,11 +65,6 @@ def earliest(task: Task, inputs: Tensor) -> Tensor:
 def lags(task: Task, inputs: Tensor) -> Tensor:
     answered = ANSWERED.get(task.name, lambda inputs: inputs.new_tensor(len(inputs) - 1))(inputs)
     return answered - earliest(task, inputs)
-
-
-def lengths(task: Task) -> tuple[int, ...]:
-    least = task.shortest_length
-    return (least, least + 1, least + 6, least + 33, 100, 250)
 
 
 @every_task
@@ -202,159 +174,6 @@ def test_oracle_needs_the_inputs_from_the_earliest_on_and_no_other(task: Task) -
         n_changed += int(changed.any(-1).any(0).sum())
     # At least every fourth of the sequences: even for a bit, half of the donors disagree.
     assert n_changed > 100
-
-
-def oracle(task: Task, inputs: Tensor) -> Tensor:
-    # The targets are none of the oracle's business.
-    return task.oracle(Batch(inputs=inputs, targets=torch.empty(0)))
-
-
-@every_task
-def test_oracle_fails_as_much_as_it_says_and_nothing_without_noise(task: Task) -> None:
-    error = task.oracle_error()
-    assert error == 0 or task.noisy
-    for length in lengths(task):
-        batch = draw(task, 500, length)
-        answer = oracle(task, batch.inputs)
-        assert answer.shape == (batch.n_read, 500, task.n_out)
-        failed = task.failed(batch, answer.unsqueeze(0))
-        assert failed.dtype == torch.bool
-        assert failed.shape == (1, 500)
-        # Six standard errors of a binomial share; none where there is no noise.
-        assert abs(float(failed.double().mean()) - error) <= 6 * math.sqrt(error * (1 - error) / 500)
-
-
-@certain_task
-def test_oracle_has_the_lowest_loss(task: Task) -> None:
-    batch = draw(task, 50, 40)
-    answer = oracle(task, batch.inputs).unsqueeze(0)
-    least = task.loss(batch, answer)
-    assert torch.allclose(least, torch.zeros(1), atol=1e-12)
-    for seed, scale in enumerate((1e-3, 0.1, 1.0, 10.0)):
-        noise = scale * torch.randn(100, *answer.shape[1:], generator=Generator().manual_seed(seed))
-        assert (task.loss(batch, answer + noise) >= least).all()
-    assert (task.loss(batch, answer.roll(1, dims=2)) > least + 0.01).all()
-
-
-def many(task: Task, length: int) -> int:
-    """Sequences for a test of shares and means: 20 000, or as many as have two million outputs."""
-    return min(20_000, 2_000_000 // (draw(task, 1, length).n_read * task.n_out))
-
-
-def loss_of_each(task: Task, batch: Batch, output: Tensor) -> Tensor:
-    """Loss of each sequence by itself, ``[B]``, by making a member of it."""
-    inputs, targets, outputs = (values.transpose(0, 1).unsqueeze(2) for values in (batch.inputs, batch.targets, output))
-    return task.loss(Batch(inputs=inputs, targets=targets), outputs)
-
-
-@noisy_task
-def test_oracle_has_the_lowest_expected_loss_when_the_task_is_noisy(task: Task) -> None:
-    n_sequences = many(task, 25)
-    batch = draw(task, n_sequences, 25)
-    answer = oracle(task, batch.inputs)
-    least = loss_of_each(task, batch, answer)
-    # The noise is there: no task escapes the test of its exact losses by calling itself noisy.
-    assert least.mean() > 1e-6
-    noise = torch.randn(answer.shape, generator=Generator().manual_seed(0))
-    others = [answer + scale * noise for scale in (0.1, 1.0, 10.0)]
-    others += [answer + shift for shift in (-0.5, -0.1, 0.1, 0.5)]
-    others += [answer * factor for factor in (0.5, 0.9, 1.1, 2.0)]
-    for other in others:
-        gains = (least - loss_of_each(task, batch, other)).double()
-        # Six standard errors, and the rounding of losses that a softmax makes equal.
-        assert float(gains.mean()) < 6 * float(gains.std()) / math.sqrt(n_sequences) + 1e-6
-    assert loss_of_each(task, batch, answer.roll(1, dims=1)).mean() > least.mean() + 0.01
-
-
-@every_task
-def test_chance_error_is_that_of_the_best_constant(task: Task) -> None:
-    # Answers to other sequences serve as constants: among 100 of them one is as good as the best, near enough.
-    chance = task.chance_error()
-    # A limit for long sequences is attained where no constant suits any of them.
-    length = 25 if chance < 1 else 100
-    n_sequences = many(task, length)
-    constants = oracle(task, draw(task, 100, length, seed=1).inputs).transpose(0, 1).unsqueeze(2)
-    batch = draw(task, n_sequences, length)
-    best = min(float(task.failed(batch, c[None].expand(-1, -1, n_sequences, -1)).double().mean()) for c in constants)
-    standard_error = math.sqrt(chance * (1 - chance) / n_sequences)
-    # Five standard errors are one false alarm in a million; the sixth pays for taking the best of several.
-    assert abs(best - chance) <= 6 * standard_error
-
-
-@every_task
-def test_failed_counts_nan_in_any_place(task: Task) -> None:
-    batch = draw(task, 6, 30)
-    answer = oracle(task, batch.inputs)
-    # Noise may have the oracle fail; not the sequence whose output is replaced, or nothing would be seen.
-    failed = task.failed(batch, answer.unsqueeze(0))
-    assert task.noisy or not failed.any()
-    assert not failed[0, 4]
-    for read, line in itertools.product(range(batch.n_read), range(task.n_out)):
-        outputs = answer.repeat(3, 1, 1, 1)
-        outputs[1, read, 4, line] = math.nan
-        outputs[2] = math.nan
-        expected = failed.repeat(3, 1)
-        expected[1, 4] = True
-        expected[2] = True
-        assert torch.equal(task.failed(batch, outputs), expected)
-
-
-@every_task
-def test_members_may_have_their_own_targets(task: Task) -> None:
-    batches = [draw(task, 8, 30, seed=seed) for seed in range(3)]
-    # Right answers with noise and a wrong one or two: both kinds of verdict occur.
-    noise = torch.randn(3, batches[0].n_read, 8, task.n_out, generator=Generator().manual_seed(3))
-    outputs = torch.stack([oracle(task, batch.inputs) for batch in batches]).roll((0, 2), dims=(0, 2)) + 0.1 * noise
-    own = Batch(
-        inputs=torch.stack([batch.inputs for batch in batches]), targets=torch.stack([b.targets for b in batches])
-    )
-    assert own.n_read == batches[0].n_read
-    torch.testing.assert_close(task.loss(own, outputs), torch.cat(each(task.loss, batches, outputs)))
-    assert torch.equal(task.failed(own, outputs), torch.cat(each(task.failed, batches, outputs)))
-    torch.testing.assert_close(oracle(task, own.inputs), torch.stack([oracle(task, b.inputs) for b in batches]))
-
-
-@every_task
-def test_members_share_targets_without_an_axis(task: Task) -> None:
-    batch = draw(task, 8, 30)
-    outputs = torch.randn(3, batch.n_read, 8, task.n_out, generator=Generator().manual_seed(3))
-    loss, failed = task.loss(batch, outputs), task.failed(batch, outputs)
-    assert loss.shape == (3,)
-    assert failed.shape == (3, 8)
-    torch.testing.assert_close(loss, torch.cat(each(task.loss, [batch] * 3, outputs)))
-    assert torch.equal(failed, torch.cat(each(task.failed, [batch] * 3, outputs)))
-    repeated = Batch(inputs=batch.inputs, targets=torch.stack([batch.targets] * 3))
-    torch.testing.assert_close(loss, task.loss(repeated, outputs))
-    assert torch.equal(failed, task.failed(repeated, outputs))
-
-
-@every_task
-@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
-def test_slope_is_the_gradient_of_the_loss(task: Task, own: bool) -> None:
-    batch = draw(task, 8, 30)
-    if own:
-        batch = Batch(inputs=batch.inputs, targets=torch.stack([batch.targets.roll(k, 1) for k in range(3)]))
-    outputs = torch.randn(3, batch.n_read, 8, task.n_out, generator=Generator().manual_seed(3), dtype=torch.float64)
-    # From almost nothing to a saturated answer.
-    outputs = (outputs * torch.tensor([1e-3, 1.0, 100.0])[:, None, None, None]).requires_grad_()
-    expected = task.loss(batch, outputs)
-    (gradient,) = torch.autograd.grad(expected.sum(), outputs)
-    loss, slope = task.loss_and_slope(batch, outputs.detach())
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(slope, gradient, rtol=1e-10, atol=1e-12)
-
-
-def each(of: Callable[[Batch, Tensor], Tensor], batches: list[Batch], outputs: Tensor) -> list[Tensor]:
-    return [of(batch, outputs[k : k + 1]) for k, batch in enumerate(batches)]
-
-
-@every_task
-def test_loss_has_the_gradient_of_its_finite_differences(task: Task) -> None:
-    batch = draw(task, 5, 25)
-    outputs = torch.randn(3, batch.n_read, 5, task.n_out, generator=Generator().manual_seed(0), dtype=torch.float64)
-    # Thousands of outputs are nudged together in random directions, not one after the other.
-    together = outputs.numel() > 1000
-    assert gradcheck(lambda leaf: task.loss(batch, leaf), outputs.requires_grad_(), fast_mode=together)
 
 
 @every_task

@@ -17,7 +17,7 @@ from tasks import DATASETS, Batch, Problem
 from tasks.expectation import expected_cross_entropy, expected_softplus, logistic_moments
 from tasks.task import Task
 from tasks_tests.data_files import write_letters, write_rolls
-from tasks_tests.test_contract import every_task
+from tasks_tests.task_book import every_task
 
 N_MEMBERS, N_SEQUENCES = 2, 4
 
