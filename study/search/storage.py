@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
@@ -29,6 +29,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def open_storage(url: str) -> BaseStorage:
     """The storage at a SQLAlchemy URL, created if it is an SQLite file that does not exist.
 
+    Optuna would put a cache around it, which keeps every trial in memory that this process asks.
+
     Raises:
         UserError: the URL makes no sense, or nothing answers there.
     """
@@ -41,12 +43,12 @@ def open_storage(url: str) -> BaseStorage:
             options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
         for pause_s in CREATION_PAUSES_S:
             try:
-                return get_storage(RDBStorage(url, engine_kwargs=options))
+                return RDBStorage(url, engine_kwargs=options)
             except SQLAlchemyError as error:
                 if not _is_being_created(error):
                     raise
             time.sleep(pause_s)
-        return get_storage(RDBStorage(url, engine_kwargs=options))
+        return RDBStorage(url, engine_kwargs=options)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "

@@ -67,6 +67,7 @@ def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
 ) -> None:
     monkeypatch.setattr(history_module, "MAX_LEARNED", n_most)
     monkeypatch.setattr(history_module, "N_GOOD", n_good)
+    monkeypatch.setattr(history_module, "MAX_HIDDEN", 3)
     search, one = plan(n_startup=n_startup), model()
     history = History(search, one, SEED, [])
     asked: list[FrozenTrial] = []
