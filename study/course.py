@@ -59,15 +59,25 @@ class ModelProgress:
 
 @dataclass(kw_only=True)
 class Course:
-    """One model's way through its budget: trials by number, the best of them, and how many rounds have been told."""
+    """One model's way through its budget: how many trials it has asked, and how many rounds it has told.
+
+    ``records`` are the trials that have not been told, ``logged`` up to which update these have reported, ``outcomes``
+    those of all that have ended, ``best`` the number of the best of them.
+    """
 
     plan: ModelPlan
     search: Search
-    records: list[TrialRecord]
+    n_asked: int
+    records: dict[int, TrialRecord]
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     best: int | None = None
     n_told: int = 0
     logged: dict[int, int] = field(default_factory=dict)
+
+    def forget(self, number: int) -> None:
+        """Let a trial go that has been told; its outcome stays."""
+        self.records.pop(number, None)
+        self.logged.pop(number, None)
 
     def keep(self, number: int, outcome: Outcome) -> None:
         """Add an outcome; only the best, of equals the one asked first, stays whole, for a study has thousands."""
