@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from bisect import insort
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -47,7 +47,7 @@ class History:
     Source: the weights are Optuna's, which refers to Bergstra et al. 2013 for them. Differs: the cut.
     """
 
-    def __init__(self, search: SearchPlan, model: ModelPlan, seed: int, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, search: SearchPlan, model: ModelPlan, seed: int, trials: Iterable[FrozenTrial]) -> None:
         """The history that has these trials, in the order of their numbers; ``seed`` is the study's."""
         self._search, self._model, self._seed = search, model, seed
         self._storage = _Shown()
@@ -60,6 +60,7 @@ class History:
             self._enter(trial, self._storage.add(trial))
             if trial.state.is_finished():
                 self._learn(self._running.pop(number))
+            self._leave_behind()
 
     def __len__(self) -> int:
         """Number of trials."""
@@ -68,8 +69,7 @@ class History:
     def ask(self) -> FrozenTrial:
         """One more trial, running, different from all before it where the space allows."""
         number = len(self)
-        if self._storage.n_hidden > MAX_HIDDEN:
-            self._leave_behind()
+        self._leave_behind()
         seed = derive(self._seed, "ask", self._model.name, number)
         self._storage.study.sampler = sampler_for(self._search, self._model, number, seed)
         trial, id_here = self._draw(self._storage.study, self._storage)
@@ -132,10 +132,12 @@ class History:
             self._storage.shown.remove(self._others.pop(0))
 
     def _leave_behind(self) -> None:
-        """Go on with the trials that are shown, in a storage of their own.
+        """Go on with the trials that are shown, in a storage of their own, if too many others are in this one.
 
         They keep their order, and a sampler asks no more of their numbers.
         """
+        if self._storage.n_hidden <= MAX_HIDDEN:
+            return
         old, self._storage = self._storage, _Shown()
         ids = {id_before: self._storage.add(old.get_trial(id_before)) for id_before in old.shown}
         self._storage.shown = list(ids.values())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
 from study.search.history import PARAMETERS, SEED, History, settle
-from study.search.storage import persist
+from study.search.storage import every_trial, persist
 
 OUTCOME, RUNS = "longlag:outcome", "longlag:runs"
 
@@ -36,7 +36,7 @@ class ModelSearch:
     Only one ModelSearch may write to a study at a time; the lease in the study's header sees to that.
     """
 
-    def __init__(self, storage: BaseStorage, study: str, seed: int, search: SearchPlan, model: ModelPlan) -> None:
+    def __init__(self, storage: RDBStorage, study: str, seed: int, search: SearchPlan, model: ModelPlan) -> None:
         """Open the search, creating it if it is new; trials that another owner left open are adopted as running."""
         self.model = model
         self._study, self._storage = study, storage
@@ -46,12 +46,14 @@ class ModelSearch:
         )
         self._study_id = persist(lambda: storage.get_study_id_from_name(name))
         self._ids: dict[int, int] = {}
-        for trial in self._trials(TrialState.WAITING):
+        self._untold: dict[int, Outcome] = {}
+        for trial in self._in_state(TrialState.WAITING):
             self._set_state(trial.number, TrialState.RUNNING)
-        trials = self._trials()
-        self._history = History(search, model, seed, trials)
-        saved = {trial.number: _outcome(trial) for trial in trials if not trial.state.is_finished()}
-        self._untold = {number: outcome for number, outcome in saved.items() if outcome is not None}
+        self._history = History(search, model, seed, self._all_trials())
+        for trial in self._in_state(TrialState.RUNNING):
+            outcome = _outcome(trial)
+            if outcome is not None:
+                self._untold[trial.number] = outcome
 
     def ask(self) -> TrialRecord:
         """One more trial, different from all before it where the space allows."""
@@ -86,7 +88,7 @@ class ModelSearch:
 
     def release(self) -> None:
         """Give up the open trials; whoever opens the search next adopts them."""
-        for trial in self._trials(TrialState.RUNNING):
+        for trial in self._in_state(TrialState.RUNNING):
             self._set_state(trial.number, TrialState.WAITING)
 
     def attach_runs(self, run_ids: Mapping[int, str]) -> None:
@@ -97,11 +99,13 @@ class ModelSearch:
     def records(self) -> list[TrialRecord]:
         """All trials by number."""
         attributes = self._attributes()
-        return [read_record(self._key(trial.number), trial, attributes) for trial in self._trials()]
+        return [read_record(self._key(trial.number), trial, attributes) for trial in self._all_trials()]
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials in one of these states, or all."""
-        return persist(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False, states=states or None))
+    def _all_trials(self) -> Iterator[FrozenTrial]:
+        return every_trial(self._storage, self._study_id)
+
+    def _in_state(self, state: TrialState) -> list[FrozenTrial]:
+        return persist(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,)))
 
     def _attributes(self) -> dict[str, Any]:
         return persist(lambda: self._storage.get_study_user_attrs(self._study_id))
