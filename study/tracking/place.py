@@ -37,7 +37,7 @@ class Place:
     """The experiment and the runs of one study; runs are found again by their tags, never created twice.
 
     ``runs`` are the trials', whose metrics are there up to the update ``logged``. ``best`` holds the best values of the
-    trials whose runs began here; what others reported earlier, MLflow knows.
+    trials whose runs began here and have not ended; what others reported, MLflow knows.
     """
 
     def __init__(self, client: MlflowClient, uri: str, study: str) -> None:
