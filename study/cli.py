@@ -152,7 +152,7 @@ def _run(spec: Spec, workers: int | None, address: str | None, stop: threading.E
         )
     except KeyboardInterrupt:
         raise StoppedError(f"interrupted at once; `longlag resume {name}` takes up what study {name} has") from None
-    _, plan, records = here.study(name)
+    plan, records = here.outlined(name)
     out.print(answer(plan, records))
     if here.unsent(name):
         err.print(f"MLflow lacks some of {name}; it is on disk, and `longlag resume {name}` sends it", soft_wrap=True)

@@ -68,8 +68,8 @@ class Conductor:
         self.seconds: Counter[str] = Counter()
         for model in plan.models:
             records = searches[model.name].records()
-            known = [replace(record, outcome=None) for record in records]
-            course = Course(plan=model, search=searches[model.name], records=known)
+            known = {record.key.number: replace(record, outcome=None) for record in records}
+            course = Course(plan=model, search=searches[model.name], n_asked=len(known), records=known)
             self.courses[model.name] = course
             for record in records:
                 if record.outcome is not None:
@@ -142,8 +142,8 @@ class Conductor:
         """Leave the study so that it can be taken up again: no trial stays without an owner."""
         for course in self.courses.values():
             course.search.release()
-            for record in course.records:
-                if record.key.number not in course.outcomes:
+            for number, record in course.records.items():
+                if number not in course.outcomes:
                     self._tracker.interrupt_trial(record.key)
 
     @property
@@ -156,17 +156,18 @@ class Conductor:
 
     def _take_up(self, course: Course) -> None:
         """Find out from the records how far a course is, ask what is due, and line up what has to be trained."""
-        settled = {record.key.number for record in course.records if record.status.settled}
+        settled = {number for number, record in course.records.items() if record.status.settled}
         while course.n_told < self._n_rounds and settled.issuperset(self._round(course.n_told)):
-            course.n_told += 1
+            self._pass(course)
         for index in range(course.n_told, min(course.n_told + self._plan.search.look_back, self._n_rounds)):
             self._ask(course, index)
 
     def _ask(self, course: Course, index: int) -> None:
         """Ask what a round lacks, and line up its stacks."""
         for number in self._round(index):
-            if number == len(course.records):
-                course.records.append(course.search.ask())
+            if number == course.n_asked:
+                course.records[number] = course.search.ask()
+                course.n_asked += 1
         records = [course.records[number] for number in self._round(index)]
         for record in records:
             if record.key.number not in course.outcomes:
@@ -216,10 +217,16 @@ class Conductor:
         for number in numbers:
             course.search.tell(number)
         due = course.n_told + self._plan.search.look_back
-        course.n_told += 1
+        self._pass(course)
         if due < self._n_rounds:
             self._ask(course, due)
         return True
+
+    def _pass(self, course: Course) -> None:
+        """A round is told."""
+        for number in self._round(course.n_told):
+            course.forget(number)
+        course.n_told += 1
 
     def _n_open(self, stack: StackPlan) -> int:
         outcomes = self.courses[stack.model].outcomes

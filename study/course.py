@@ -32,14 +32,16 @@ class Search(Protocol):
 
 @dataclass(kw_only=True)
 class Course:
-    """One model's way through its budget: its trials by number, how they ended, and how many rounds have been told.
+    """One model's way through its budget: how many trials it has asked, how they ended, how many rounds it has told.
 
-    A live display reads its counts and its best from another thread while it changes.
+    ``records`` are the trials that have not been told, ``logged`` up to which update these have reported, ``outcomes``
+    those of all that have ended. A live display reads its counts and its best from another thread while it changes.
     """
 
     plan: ModelPlan
     search: Search
-    records: list[TrialRecord]
+    n_asked: int
+    records: dict[int, TrialRecord]
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     n_ended: Counter[Status] = field(default_factory=Counter)
     n_diverged: int = 0
@@ -58,6 +60,11 @@ class Course:
     def best(self) -> Outcome | None:
         """The best outcome, of equals that of the trial asked first; None while nothing has been measured."""
         return None if self._best is None else self.outcomes[self._best]
+
+    def forget(self, number: int) -> None:
+        """Let a trial go that has been told; its outcome stays."""
+        self.records.pop(number, None)
+        self.logged.pop(number, None)
 
     def keep(self, number: int, outcome: Outcome) -> None:
         """Add the outcome of a trial that has ended; only the best stays whole, for a study has thousands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from study.errors import UserError
 from study.outcome import Status
@@ -35,6 +36,17 @@ def best(
 def best_by_model(records: Sequence[TrialRecord], models: Sequence[str]) -> dict[str, TrialRecord | None]:
     """The best trial of each model, None for one that has measured nothing."""
     return {model: next(iter(best(records, model=model, top=1)), None) for model in models}
+
+
+def outlined(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials, of which only the best of each model keep the curves and metrics of their outcomes."""
+    found: list[TrialRecord] = []
+    leading: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        leading[record.key.model] = best([*leading.get(record.key.model, ()), record], top=1)
+        found.append(replace(record, outcome=record.outcome and record.outcome.outline))
+    whole = {record.key: record for leaders in leading.values() for record in leaders}
+    return [whole.get(record.key, record) for record in found]
 
 
 def only_failures(records: Iterable[TrialRecord], *, model: str | None = None) -> list[TrialRecord]:

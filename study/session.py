@@ -13,7 +13,7 @@ from study.errors import LonglagError, StoppedError, UserError, unknown_name
 from study.exported import evaluate, read_export, write_export
 from study.outcome import Rung
 from study.plan import StudyPlan
-from study.query import best, best_by_model, find_trial, only_failures
+from study.query import best, best_by_model, find_trial, only_failures, outlined
 from study.record import TrialRecord
 from study.report import Json, failure_text, row
 from study.running import FLUSH_S, Watched, owned, sink_of, spool_of, tracking_uri
@@ -174,6 +174,12 @@ class Session:
         catalogue = self._catalogue()
         header = catalogue.get(name)
         return header, _spec(header).plan(header.device), catalogue.records(name)
+
+    def outlined(self, name: str) -> tuple[StudyPlan, list[TrialRecord]]:
+        """The plan of a study and its trials, of which only the best of each model are whole."""
+        catalogue = self._catalogue()
+        header = catalogue.get(name)
+        return _spec(header).plan(header.device), outlined(catalogue.each_record(name))
 
     def spec(self, name: str) -> Spec:
         """The specification that a study was launched with."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
+from ray.tune.result import DONE
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor, stack_key
@@ -170,8 +171,14 @@ class Events(Callback):
         self._searcher.lose(trial.trial_id, trial.num_failures)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """The last report has been passed on; Tune keeps its trials, and writes them, to the end."""
-        trial.last_result.pop(REPORT, None)
+        """The last report has been passed on; Tune keeps its trials to the end, but not what was in this one."""
+        # Without any entry Tune would ask the worker for another result.
+        last: dict[str, Any] = trial.last_result
+        for name in last.keys() - {DONE}:
+            del last[name]
+        for held in (trial.config, trial.evaluated_params, trial.metric_analysis, trial.metric_n_steps):
+            held.clear()
+        trial.experiment_tag = ""
 
 
 class Stops(Stopper):

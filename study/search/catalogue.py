@@ -7,21 +7,21 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 
 from study.errors import LonglagError, UserError, unknown_name
 from study.outcome import TrialKey
 from study.plan import Device
 from study.record import TrialRecord
 from study.search.model_search import read_record
-from study.search.storage import persist
+from study.search.storage import every_trial, persist
 
 SPEC, DEVICE, DATA, STATE, OWNER, STOP = (
     f"longlag:{name}" for name in ("spec", "device", "data", "state", "owner", "stop")
@@ -84,7 +84,7 @@ class Catalogue:
     A study is an Optuna study of its name without trials, which holds the header, and one ``name/model`` per model.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
+    def __init__(self, storage: RDBStorage) -> None:
         """The catalogue of an open storage."""
         self._storage = storage
 
@@ -175,16 +175,15 @@ class Catalogue:
 
     def records(self, name: str) -> list[TrialRecord]:
         """All trials of a study, by model and number."""
-        found: list[TrialRecord] = []
+        return list(self.each_record(name))
+
+    def each_record(self, name: str) -> Iterator[TrialRecord]:
+        """One after the other, what ``records`` holds at once."""
         for study in self._frozen():
             owner, _, model = study.study_name.partition("/")
             if owner == name and model:
-                trials = persist(partial(self._storage.get_all_trials, study._study_id, deepcopy=False))
-                found += [
-                    read_record(TrialKey(study=name, model=model, number=trial.number), trial, study.user_attrs)
-                    for trial in trials
-                ]
-        return found
+                for trial in every_trial(self._storage, study._study_id):
+                    yield read_record(TrialKey(study=name, model=model, number=trial.number), trial, study.user_attrs)
 
     def holds(self, name: str, owner: Owner) -> bool:
         """Whether the lease is still this owner's."""

@@ -6,8 +6,9 @@ import copy
 import json
 import math
 from bisect import insort
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable
 from contextlib import suppress
+from hashlib import blake2b
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -28,6 +29,9 @@ MAX_REDRAWS = 100
 MAX_LEARNED = 500
 """Ended trials that are learned from at most: what TPE costs for an ask is linear in them, some 10 us for each."""
 
+MAX_HIDDEN = 100
+"""Trials that are no longer shown, and still held, at most: to leave them behind costs some 30 ms."""
+
 N_GOOD = 25
 """Trials that TPE takes for good ones at most."""
 
@@ -43,31 +47,32 @@ class History:
     Source: the weights are Optuna's, which refers to Bergstra et al. 2013 for them. Differs: the cut.
     """
 
-    def __init__(self, search: SearchPlan, model: ModelPlan, seed: int, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, search: SearchPlan, model: ModelPlan, seed: int, trials: Iterable[FrozenTrial]) -> None:
         """The history that has these trials, in the order of their numbers; ``seed`` is the study's."""
         self._search, self._model, self._seed = search, model, seed
         self._storage = _Shown()
-        self._study = optuna.create_study(storage=self._storage, direction="maximize")
-        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
-        self._ids: list[int] = []
-        self._points: set[str] = set()
+        self._running: dict[int, int] = {}
+        self._points: set[bytes] = set()
         self._good: list[tuple[float, float, int]] = []
         self._others: list[int] = []
-        for trial in trials:
-            self._enter(trial, self._storage.create_new_trial(self._study_id, trial))
+        self._n_trials = 0
+        for number, trial in enumerate(trials):
+            self._enter(trial, self._storage.add(trial))
             if trial.state.is_finished():
-                self._learn(self._ids[-1])
+                self._learn(self._running.pop(number))
+            self._leave_behind()
 
     def __len__(self) -> int:
         """Number of trials."""
-        return len(self._ids)
+        return self._n_trials
 
     def ask(self) -> FrozenTrial:
         """One more trial, running, different from all before it where the space allows."""
         number = len(self)
+        self._leave_behind()
         seed = derive(self._seed, "ask", self._model.name, number)
-        self._study.sampler = sampler_for(self._search, self._model, number, seed)
-        trial, id_here = self._draw(self._study, self._storage)
+        self._storage.study.sampler = sampler_for(self._search, self._model, number, seed)
+        trial, id_here = self._draw(self._storage.study, self._storage)
         if self._search.sampler != "grid" and _point(trial) in self._points:
             for attempt in range(MAX_REDRAWS):
                 blank = InMemoryStorage()
@@ -76,18 +81,19 @@ class History:
                 if _point(trial) not in self._points:
                     break
             # The one that was drawn before stays behind, and is not shown.
-            id_here = self._storage.create_new_trial(self._study_id, trial)
+            id_here = self._storage.add(trial)
         self._enter(trial, id_here)
         return trial
 
     def settled(self, number: int) -> bool:
         """Whether a trial has ended for good."""
-        return self._storage.get_trial(self._ids[number]).state.is_finished()
+        return number not in self._running
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Learn how a trial has ended."""
-        settle(self._storage, self._ids[number], outcome)
-        self._learn(self._ids[number])
+        id_here = self._running.pop(number)
+        settle(self._storage, id_here, outcome)
+        self._learn(id_here)
 
     def _draw(self, study: optuna.Study, storage: InMemoryStorage) -> tuple[FrozenTrial, int]:
         """Ask the one study of a storage for a trial, described whole, and its id there."""
@@ -108,7 +114,8 @@ class History:
         return trial, asked.number
 
     def _enter(self, trial: FrozenTrial, id_here: int) -> None:
-        self._ids.append(id_here)
+        self._running[len(self)] = id_here
+        self._n_trials += 1
         self._points.add(_point(trial))
         self._storage.shown.append(id_here)
 
@@ -124,6 +131,20 @@ class History:
         if len(self._good) + len(self._others) > max(MAX_LEARNED, self._search.n_startup):
             self._storage.shown.remove(self._others.pop(0))
 
+    def _leave_behind(self) -> None:
+        """Go on with the trials that are shown, in a storage of their own, if too many others are in this one.
+
+        They keep their order, and a sampler asks no more of their numbers.
+        """
+        if self._storage.n_hidden <= MAX_HIDDEN:
+            return
+        old, self._storage = self._storage, _Shown()
+        ids = {id_before: self._storage.add(old.get_trial(id_before)) for id_before in old.shown}
+        self._storage.shown = list(ids.values())
+        self._running = {number: ids[id_before] for number, id_before in self._running.items()}
+        self._good = [(step, value, ids[id_before]) for step, value, id_before in self._good]
+        self._others = [ids[id_before] for id_before in self._others]
+
 
 class _Shown(InMemoryStorage):
     """A storage of one study, whose ids are its numbers, that lists the trials in ``shown`` only."""
@@ -131,6 +152,17 @@ class _Shown(InMemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.shown: list[int] = []
+        self.study = optuna.create_study(storage=self, direction="maximize")
+        self._study_id = self.get_study_id_from_name(self.study.study_name)
+
+    @property
+    def n_hidden(self) -> int:
+        """Trials that are not listed."""
+        return len(super().get_all_trials(self._study_id, deepcopy=False)) - len(self.shown)
+
+    def add(self, trial: FrozenTrial) -> int:
+        """Enter a copy of a trial, which is not listed yet; its id here."""
+        return self.create_new_trial(self._study_id, trial)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -162,5 +194,7 @@ def _rank(trial: FrozenTrial) -> tuple[float, float]:
     return -math.inf, -trial.value
 
 
-def _point(trial: FrozenTrial) -> str:
-    return json.dumps(trial.user_attrs[PARAMETERS], sort_keys=True)
+def _point(trial: FrozenTrial) -> bytes:
+    """What tells a point from all others: eight bytes, for a study has thousands."""
+    text = json.dumps(trial.user_attrs[PARAMETERS], sort_keys=True)
+    return blake2b(text.encode(), digest_size=8).digest()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
 from study.search.history import PARAMETERS, SEED, History, settle
-from study.search.storage import persist
+from study.search.storage import every_trial, persist
 
 OUTCOME, RUNS = "longlag:outcome", "longlag:runs"
 
@@ -36,23 +36,24 @@ class ModelSearch:
     Only one ModelSearch may write to a study at a time; the lease in the study's header sees to that.
     """
 
-    def __init__(self, storage: BaseStorage, study: str, seed: int, search: SearchPlan, model: ModelPlan) -> None:
+    def __init__(self, storage: RDBStorage, study: str, seed: int, search: SearchPlan, model: ModelPlan) -> None:
         """Open the search, creating it if it is new; trials that another owner left open are adopted as running."""
         self.model = model
         self._study, self._storage = study, storage
-        self._durable = persist(
-            lambda: optuna.create_study(
-                storage=storage, study_name=f"{study}/{model.name}", direction="maximize", load_if_exists=True
-            )
+        name = f"{study}/{model.name}"
+        persist(
+            lambda: optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         )
-        self._study_id = persist(lambda: storage.get_study_id_from_name(self._durable.study_name))
-        for trial in self._trials():
-            if trial.state is TrialState.WAITING:
-                self._set_state(trial.number, TrialState.RUNNING)
-        trials = self._trials()
-        self._history = History(search, model, seed, trials)
-        saved = {trial.number: _outcome(trial) for trial in trials if not trial.state.is_finished()}
-        self._untold = {number: outcome for number, outcome in saved.items() if outcome is not None}
+        self._study_id = persist(lambda: storage.get_study_id_from_name(name))
+        self._ids: dict[int, int] = {}
+        self._untold: dict[int, Outcome] = {}
+        for trial in self._in_state(TrialState.WAITING):
+            self._set_state(trial.number, TrialState.RUNNING)
+        self._history = History(search, model, seed, self._all_trials())
+        for trial in self._in_state(TrialState.RUNNING):
+            outcome = _outcome(trial)
+            if outcome is not None:
+                self._untold[trial.number] = outcome
 
     def ask(self) -> TrialRecord:
         """One more trial, different from all before it where the space allows."""
@@ -63,9 +64,9 @@ class ModelSearch:
         def write() -> None:
             nonlocal attempted
             # The transaction of an earlier attempt may have gone through although its answer was lost.
-            if not attempted or len(self._trials()) == number:
+            if not attempted or self._storage.get_n_trials(self._study_id) == number:
                 attempted = True
-                self._durable.add_trial(trial)
+                self._ids[number] = self._storage.create_new_trial(self._study_id, trial)
 
         persist(write)
         return read_record(self._key(number), trial, {})
@@ -83,30 +84,39 @@ class ModelSearch:
         outcome, trial_id = self._untold[number], self._trial_id(number)
         persist(lambda: settle(self._storage, trial_id, outcome))
         self._history.tell(number, outcome)
-        del self._untold[number]
+        del self._untold[number], self._ids[number]
 
     def release(self) -> None:
         """Give up the open trials; whoever opens the search next adopts them."""
-        for trial in self._trials():
-            if trial.state is TrialState.RUNNING:
-                self._set_state(trial.number, TrialState.WAITING)
+        for trial in self._in_state(TrialState.RUNNING):
+            self._set_state(trial.number, TrialState.WAITING)
 
     def attach_runs(self, run_ids: Mapping[int, str]) -> None:
         """Keep the tracking store's runs of trials, by number."""
-        held = persist(lambda: self._durable.user_attrs).get(RUNS, {})
-        runs = held | {str(number): run_id for number, run_id in run_ids.items()}
-        persist(lambda: self._durable.set_user_attr(RUNS, runs))
+        runs = self._attributes().get(RUNS, {}) | {str(number): run_id for number, run_id in run_ids.items()}
+        persist(lambda: self._storage.set_study_user_attr(self._study_id, RUNS, runs))
 
     def records(self) -> list[TrialRecord]:
         """All trials by number."""
-        attributes = persist(lambda: self._durable.user_attrs)
-        return [read_record(self._key(trial.number), trial, attributes) for trial in self._trials()]
+        attributes = self._attributes()
+        return [read_record(self._key(trial.number), trial, attributes) for trial in self._all_trials()]
 
-    def _trials(self) -> list[FrozenTrial]:
-        return persist(lambda: self._durable.get_trials(deepcopy=False))
+    def _all_trials(self) -> Iterator[FrozenTrial]:
+        return every_trial(self._storage, self._study_id)
+
+    def _in_state(self, state: TrialState) -> list[FrozenTrial]:
+        return persist(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False, states=(state,)))
+
+    def _attributes(self) -> dict[str, Any]:
+        return persist(lambda: self._storage.get_study_user_attrs(self._study_id))
 
     def _trial_id(self, number: int) -> int:
-        return persist(lambda: self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+        """The storage's id of a trial that is not told."""
+        if number not in self._ids:
+            self._ids[number] = persist(
+                lambda: self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+            )
+        return self._ids[number]
 
     def _set_state(self, number: int, state: TrialState) -> None:
         trial_id = self._trial_id(number)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
@@ -21,13 +24,21 @@ PATIENCE_S = 120.0
 CREATION_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 """Pauses while another process creates the tables of a new database at this very moment."""
 
+PAGE = 100
+"""Trials read at a time: some 20 KiB each until they are trials."""
+
+_NO_ID = 2**31 - 1
+"""An id beyond all ids."""
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str) -> RDBStorage:
     """The storage at a SQLAlchemy URL, created if it is an SQLite file that does not exist.
+
+    Optuna would put a cache around it, which keeps every trial in memory that this process asks.
 
     Raises:
         UserError: the URL makes no sense, or nothing answers there.
@@ -41,12 +52,12 @@ def open_storage(url: str) -> BaseStorage:
             options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}  # type: ignore[dict-item]
         for pause_s in CREATION_PAUSES_S:
             try:
-                return get_storage(RDBStorage(url, engine_kwargs=options))
+                return RDBStorage(url, engine_kwargs=options)
             except SQLAlchemyError as error:
                 if not _is_being_created(error):
                     raise
             time.sleep(pause_s)
-        return get_storage(RDBStorage(url, engine_kwargs=options))
+        return RDBStorage(url, engine_kwargs=options)
     except (ArgumentError, NoSuchModuleError, ImportError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "
@@ -71,6 +82,28 @@ def persist(call: Callable[[], T], *, patience_s: float = PATIENCE_S, pause_s: f
                 raise LonglagError(f"the storage has not answered for {patience_s:.0f} s: {_reason(error)}") from error
             _log.warning("the storage does not answer, trying again: %s", _reason(error))
             time.sleep(pause_s)
+
+
+def every_trial(storage: RDBStorage, study_id: int) -> Iterator[FrozenTrial]:
+    """All trials of a study by number, of which a page is in memory at a time; Optuna itself reads all at once."""
+    for start in count(step=PAGE):
+        page = persist(partial(_page, storage, study_id, start))
+        yield from page
+        if len(page) < PAGE:
+            return
+
+
+def _page(storage: RDBStorage, study_id: int, start: int) -> list[FrozenTrial]:
+    """The trials from this number on; the ids between theirs may be those of other studies' trials."""
+    try:
+        first = storage.get_trial_id_from_study_id_trial_number(study_id, start)
+    except KeyError:
+        return []
+    try:
+        last = storage.get_trial_id_from_study_id_trial_number(study_id, start + PAGE - 1)
+    except KeyError:
+        return storage._get_trials(study_id, None, set(), first - 1)
+    return storage._get_trials(study_id, None, set(range(first, last + 1)), _NO_ID)
 
 
 def _is_being_created(error: SQLAlchemyError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -15,7 +16,7 @@ from study.tracking.server import MODEL, STUDY, TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import RunInfo
+    from mlflow.entities import Run
 
 ROLE, STATUS, LOGGED = "longlag.role", "longlag.status", "longlag.logged_updates"
 """Tags: ``study`` on the parent run; where the trial is; up to which update its metrics are in MLflow."""
@@ -24,11 +25,19 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlace:
+    """A run, as far as it is needed to write to it; what MLflow tells of one is ten times as much memory."""
+
+    run_id: str
+    artifact_uri: str
+
+
 class Place:
     """The experiment and the runs of one study; runs are found again by their tags, never created twice.
 
     ``runs`` are the trials', whose metrics are there up to the update ``logged``. ``best`` holds the best values of the
-    trials whose runs began here; what others reported earlier, MLflow knows.
+    trials whose runs began here and have not ended; what others reported, MLflow knows.
     """
 
     def __init__(self, client: MlflowClient, uri: str, study: str) -> None:
@@ -42,19 +51,19 @@ class Place:
         self._experiment_id = self._find_experiment()
         found = server.runs_of(client, self._experiment_id)
         keyed = [(key, run) for run in reversed(found) if (key := server.trial_key(run)) is not None]
-        self._parents = [run.info for run in found if run.data.tags.get(ROLE) == "study"]
-        self.runs: dict[TrialKey, RunInfo] = {key: run.info for key, run in keyed}
+        self._parents = [_run_place(run) for run in found if run.data.tags.get(ROLE) == "study"]
+        self.runs = {key: _run_place(run) for key, run in keyed}
         self.logged = {key: int(run.data.tags.get(LOGGED, "-1")) for key, run in keyed}
         self.best: dict[TrialKey, dict[str, float]] = {}
 
-    def parent(self, time_ms: int) -> RunInfo:
+    def parent(self, time_ms: int) -> RunPlace:
         """The run of the study, which begins now if there is none."""
         if not self._parents:
             tags = {STUDY: self._study, ROLE: "study"}
-            self._parents.append(self.client.create_run(self._experiment_id, time_ms, tags, self._study).info)
+            self._parents.append(_run_place(self.client.create_run(self._experiment_id, time_ms, tags, self._study)))
         return self._parents[0]
 
-    def run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str]) -> RunInfo:
+    def run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str]) -> RunPlace:
         """The run of a trial, which begins now, with these tags and those it is found by, if there is none."""
         if key not in self.runs:
             found_by = {
@@ -66,10 +75,15 @@ class Place:
             }
             name = f"{key.model}/{key.number}"
             run = self.client.create_run(self._experiment_id, time_ms, {**found_by, **tags}, name)
-            self.runs[key], self.best[key] = run.info, {}
+            self.runs[key], self.best[key] = _run_place(run), {}
         return self.runs[key]
 
-    def upload(self, run: RunInfo, files: Mapping[str, bytes]) -> None:
+    def end(self, key: TrialKey) -> None:
+        """A trial is over, and its metrics are in MLflow: should it be recorded again, MLflow knows them."""
+        self.logged.pop(key, None)
+        self.best.pop(key, None)
+
+    def upload(self, run: RunPlace, files: Mapping[str, bytes]) -> None:
         """Put files among the artifacts of a run, where MLflow's client puts them too.
 
         The client asks for the run first and copies a folder, which takes a multiple of the time.
@@ -102,6 +116,10 @@ class Place:
         """Beside an SQLite database, whose client would else put artifacts where the process happens to run."""
         file = server.database_file(self._uri)
         return None if file is None else (file.parent / "artifacts" / self._study).as_uri()
+
+
+def _run_place(run: Run) -> RunPlace:
+    return RunPlace(run_id=run.info.run_id, artifact_uri=run.info.artifact_uri)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -24,11 +24,10 @@ from study.tracking.entry import (
     TrialOpened,
     written_ms,
 )
-from study.tracking.place import LOGGED, STATUS, Place
+from study.tracking.place import LOGGED, STATUS, Place, RunPlace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import RunInfo
 
 CONFIGURATION = "study.yaml"
 """Name of the artifact that ``launch`` can run."""
@@ -66,7 +65,7 @@ class Recorder:
         self._uri, self._study = uri, study
         self._client: MlflowClient | None = None
         self._place: Place | None = None
-        self._runs: dict[TrialKey, RunInfo] = {}
+        self._runs: dict[TrialKey, RunPlace] = {}
 
     def run_ids(self) -> dict[TrialKey, str]:
         """The runs of the trials, as far as they are known yet."""
@@ -163,6 +162,7 @@ class Recorder:
                 batch.tags["longlag.bound"] = outcome.bound_verdict
         batch.files |= artifacts(entry)
         self._end(run, "FAILED" if outcome.status is Status.FAILED else "FINISHED", batch, entry.time_ms)
+        self._at().end(entry.key)
         if entry.weights is not None:
             Path(entry.weights).unlink(missing_ok=True)
 
@@ -186,10 +186,10 @@ class Recorder:
             self._runs = self._place.runs
         return self._place
 
-    def _run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str] = MappingProxyType({})) -> RunInfo:
+    def _run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str] = MappingProxyType({})) -> RunPlace:
         return self._at().run(key, time_ms, tags)
 
-    def _take_up(self, run: RunInfo, parameters: Mapping[str, object]) -> dict[str, object]:
+    def _take_up(self, run: RunPlace, parameters: Mapping[str, object]) -> dict[str, object]:
         """Set a run running that may have ended; which of the parameters it lacks."""
         client = self._at().client
         found = client.get_run(run.run_id)
@@ -197,7 +197,7 @@ class Recorder:
             client.update_run(run.run_id, "RUNNING")
         return {name: value for name, value in parameters.items() if name not in found.data.params}
 
-    def _send(self, run: RunInfo, batch: _Batch) -> None:
+    def _send(self, run: RunPlace, batch: _Batch) -> None:
         """Send a batch; its tags go with the last metrics, when all others have arrived."""
         from mlflow.entities import Metric as Row
         from mlflow.entities import Param, RunTag
@@ -224,7 +224,7 @@ class Recorder:
             held += [metric.value for metric in batch.metrics if metric.name == name]
         return {name: BEST[name](held) for name, held in values.items() if held}
 
-    def _end(self, run: RunInfo, status: str, batch: _Batch, time_ms: int) -> None:
+    def _end(self, run: RunPlace, status: str, batch: _Batch, time_ms: int) -> None:
         self._send(run, batch)
         self._at().client.set_terminated(run.run_id, status, time_ms)
 

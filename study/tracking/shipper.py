@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -86,6 +87,8 @@ class Shipper:
                 self._pause(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
                 continue
+            # MLflow's rows are cycles of garbage, and the collector waits until it is a quarter of what is in memory.
+            gc.collect()
             if self._journal.n_pending == 0:
                 if self._closing.is_set():
                     return

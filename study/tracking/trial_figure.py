@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from typing import cast
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from matplotlib.transforms import Transform
 
 from study.outcome import ENOUGH, Outcome
 from study.tracking.figure import COLOURS, DEEPEST, INK, empty_figure, name_flow_axes
@@ -100,10 +102,13 @@ def contexts_svg(outcome: Outcome, title: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """Axes that matplotlib has drawn: all of the SVG but its last tag, its width and height in points."""
+    """Axes that matplotlib has drawn: all of the SVG but its last tag, where data lie, its width and height in points.
+
+    The axes themselves, of which there may be dozens, would take a hundred times as much memory.
+    """
 
     svg: str
-    axes: Axes
+    transform: Transform
     size: Point
 
     def filled(self, title: str, note: str, marks: Sequence[str]) -> str:
@@ -138,7 +143,7 @@ class _Frame:
 
     def places(self, points: Sequence[Point]) -> list[Point]:
         """Where points of data lie in the drawing."""
-        return [(x, self.size[1] - y) for x, y in self.axes.transData.transform(points).tolist()]
+        return [(x, self.size[1] - y) for x, y in self.transform.transform(points).tolist()]
 
 
 @lru_cache(maxsize=64)
@@ -209,7 +214,9 @@ def _drawn(figure: Figure, axes: Axes) -> _Frame:
     top = figure.bbox.height - bottom - height
     panel = f'<clipPath id="panel"><rect x="{left}" y="{top}" width="{width}" height="{height}"/></clipPath>'
     return _Frame(
-        svg=text.getvalue().rpartition("</svg>")[0] + panel, axes=axes, size=(figure.bbox.width, figure.bbox.height)
+        svg=text.getvalue().rpartition("</svg>")[0] + panel,
+        transform=cast(Transform, axes.transData.frozen()),
+        size=(figure.bbox.width, figure.bbox.height),
     )
 
 

@@ -200,3 +200,17 @@ def test_round_waits_for_the_look_back(tmp_path: Path) -> None:
     conductor(tmp_path, plan, Log())
     asked = [record.key.number for record in records(tmp_path, plan) if record.key.model == "a"]
     assert asked == list(range(8))
+
+
+def test_the_trials_that_a_course_knows_whole_are_those_that_are_not_told(tmp_path: Path) -> None:
+    plan = study_plan(n_trials=40)
+    one = conductor(tmp_path, plan, Log())
+    asked = plan.search.look_back * plan.search.stack_size
+    for patience in (12, 24):
+        play(one, 2, 3, patience=patience)
+        for taken_up in (one, conductor(tmp_path, plan, Log())):
+            for course in taken_up._courses.values():
+                assert len(course.records) <= asked
+                assert course.logged.keys() <= course.records.keys()
+    play(one, 2, 4)
+    assert all(not course.records and not course.logged for course in one._courses.values())

@@ -68,6 +68,7 @@ def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
 ) -> None:
     monkeypatch.setattr(history_module, "MAX_LEARNED", n_most)
     monkeypatch.setattr(history_module, "N_GOOD", n_good)
+    monkeypatch.setattr(history_module, "MAX_HIDDEN", 3)
     search = replace(SEARCH, n_startup=n_startup)
     history = History(search, MODEL, SEED, [])
     asked: list[FrozenTrial] = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from study.outcome import Outcome, Status, failed_outcome
@@ -206,18 +208,40 @@ def test_ask_writes_a_trial_once_when_an_answer_is_lost(
 
     one = search(url, name)
     one.ask()
-    real, lost = optuna.Study.add_trial, [True]
+    real, lost = RDBStorage.create_new_trial, [True]
 
-    def losing(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        answered = when == "after" or not lost
-        if answered:
-            real(study, trial)
-        if study.study_name.endswith("/m") and lost:
+    def losing(storage: RDBStorage, study_id: int, trial: optuna.trial.FrozenTrial) -> int:
+        number = real(storage, study_id, trial) if when == "after" or not lost else -1
+        if lost:
             lost.clear()
             raise OperationalError("INSERT", {}, Exception("the answer was lost"))
+        return number
 
-    monkeypatch.setattr(optuna.Study, "add_trial", losing)
+    monkeypatch.setattr(RDBStorage, "create_new_trial", losing)
     monkeypatch.setattr(storage_module.time, "sleep", lambda seconds: None)
     record = one.ask()
     assert not lost
+    one.save(1, outcome(record))
     assert [stored.key for stored in search(url, name).records()] == [one.records()[0].key, record.key]
+
+
+def test_the_trials_held_in_memory_do_not_grow_with_those_that_have_ended(
+    url: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "MAX_LEARNED", 12)
+    monkeypatch.setattr(history_module, "N_GOOD", 4)
+    monkeypatch.setattr(history_module, "MAX_HIDDEN", 3)
+    one = search(url, name)
+    before = _frozen_trials()
+    for _ in range(40):
+        record = one.ask()
+        one.save(record.key.number, outcome(record))
+        one.tell(record.key.number)
+    # Those that are learned from, those that are not shown any more, and the last one asked.
+    assert 12 <= _frozen_trials() - before <= 12 + 3 + 2
+    assert len(one.records()) == 40
+
+
+def _frozen_trials() -> int:
+    gc.collect()
+    return sum(type(one) is optuna.trial.FrozenTrial for one in gc.get_objects())

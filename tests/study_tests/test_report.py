@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from study.errors import UserError
-from study.query import best, best_by_model, find_trial
+from study.query import best, best_by_model, find_trial, outlined
 from study.report import csv_text, find_rung, flat, row
 from study_tests.report_book import MODELS, RECORDS, on_data
 
@@ -31,6 +31,18 @@ def test_best_ranks_by_value_then_completeness_then_order_and_leaves_out_what_me
 def test_best_by_model_names_every_model() -> None:
     found = best_by_model(RECORDS, [*MODELS, "gru"])
     assert [None if one is None else one.key.number for one in found.values()] == [2, 0, None]
+
+
+def test_outlined_leaves_the_best_of_each_model_whole() -> None:
+    for records in (RECORDS, RECORDS[::-1]):
+        found = outlined(records)
+        assert best_by_model(found, MODELS) == best_by_model(records, MODELS)
+        assert [(one.key, one.parameters, one.status) for one in found] == [
+            (one.key, one.parameters, one.status) for one in records
+        ]
+        assert [one.key.number for one in found if one.outcome and one.outcome.metrics] == [
+            one.key.number for one in records if one in best_by_model(records, MODELS).values()
+        ]
 
 
 @pytest.mark.parametrize("text", ["7", "gru/1", "lstm/x", "lstm/1", "lstm/-1", "lstm/", ""])

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.tune.experiment import Trial
+from ray.tune.result import DONE
 
 from study.errors import LonglagError
 from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
@@ -174,3 +176,17 @@ def test_a_worker_waits_no_longer_than_the_study_is_to_run(tmp_path: Path) -> No
     assert not searcher.awaited("idle")
     stop.set()
     assert searcher.awaited("idle")
+
+
+def test_what_tune_keeps_of_a_stack_that_has_ended_does_not_depend_on_what_was_in_it(tmp_path: Path) -> None:
+    one = conductor(tmp_path, one_model_plan(), Log())
+    events = Events(StackSearcher(one, str(tmp_path), threading.Event()))
+    kept = []
+    for content in ("", 10_000 * "x"):
+        trial = Trial("stack", stub=True, trial_id="one", experiment_tag=content, evaluated_params={STACK: content})
+        trial.config = {STACK: content}
+        trial.update_last_result({REPORT: content, DONE: True, "config": trial.config, "n": len(content)})
+        events.on_trial_complete(0, [trial], trial)
+        trial.run_metadata.last_result_time = 0.0
+        kept.append(trial.get_json_state())
+    assert kept[0] == kept[1]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.storages import BaseStorage
 
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
-from study.search.storage import open_storage, persist
+from study.search.storage import every_trial, open_storage, persist
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,21 @@ def test_open_storage_waits_while_another_process_creates_the_tables(
     monkeypatch.setattr(storage_module, "RDBStorage", contended)
     monkeypatch.setattr(storage_module, "CREATION_PAUSES_S", (0.0, 0.0))
     assert open_storage(f"sqlite:///{tmp_path / 'search.db'}").get_all_studies() == []
+
+
+@pytest.mark.parametrize("n_trials", [0, 1, 6, 7])
+def test_every_trial_is_read_page_by_page_as_optuna_reads_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_trials: int
+) -> None:
+    monkeypatch.setattr(storage_module, "PAGE", 3)
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    studies = [optuna.create_study(storage=storage, study_name=name) for name in ("one", "other")]
+    for number in range(n_trials):
+        # The ids of one study's trials lie between those of the other's.
+        for study in (*studies, *studies[: number % 2]):
+            study.ask().suggest_float("x", 0, 1)
+    for study in studies:
+        assert list(every_trial(storage, study._study_id)) == study.trials
 
 
 def test_persist_rides_out_an_outage_and_gives_up_after_its_patience() -> None:

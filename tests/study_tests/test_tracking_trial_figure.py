@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.axes import Axes
 
 from study.outcome import Loss, Outcome, Rung, TrialKey
 from study.tracking.artifact import artifacts, final_metrics
@@ -204,3 +206,10 @@ def test_error_flows_of_like_depth_share_their_axes() -> None:
     ticks = [Drawing(error_flow_svg(replace(OUTCOME, error_flow=curve), "t")).exponents() for curve in curves]
     assert ticks[0] == ticks[1] == ticks[2]
     assert ticks[0][0] == -6
+
+
+def test_axes_that_have_been_drawn_are_let_go() -> None:
+    error_flow_svg(OUTCOME, "t")
+    ladder_svg(OUTCOME, "t")
+    gc.collect()
+    assert not any(type(one) is Axes for one in gc.get_objects())
