@@ -209,7 +209,7 @@ def test_the_trials_that_a_course_knows_whole_are_those_that_are_not_told(tmp_pa
     for patience in (12, 24):
         play(one, 2, 3, patience=patience)
         for taken_up in (one, conductor(tmp_path, plan, Log())):
-            for course in taken_up._courses.values():
+            for course in taken_up.courses.values():
                 assert len(course.records) <= asked
                 assert course.logged.keys() <= course.records.keys()
     play(one, 2, 4)
