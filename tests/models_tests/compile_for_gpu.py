@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from models.kernels.gpu import elman, fast_elman, gru, lstm
-from models.kernels.gpu.passes import N_WARPS, SMALL, WIDE, tiles
+from models.kernels.gpu.launch import N_WARPS, SMALL, WIDE, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
