@@ -8,7 +8,7 @@ from torch import Tensor
 from models.drive import Drive
 from models.elman import recurrent_gradient
 from models.gru import recurrent_gradients
-from models.kernels.gpu import elman, fast_elman, gru, lstm
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru
 from models.kernels.gpu.launch import SMALL, WIDE, collect, launch, or_any, room
 from models.untied import write_layer_gradients
 
@@ -144,6 +144,40 @@ def lstm_backward(
     collect(codes, (signals,), (d_drive,))
 
 
+def lstm_1997_forward(
+    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+) -> None:
+    """See ``Kernels``."""
+    carried = states.new_empty(len(states), 2, *states.shape[2:])
+    arguments = (*drive.dense(), matrix, or_any(mask, states), states, gates, squashed, carried)
+    launch(lstm_1997.forward, states, SMALL, *arguments, MASKED=mask is not None)
+
+
+def lstm_1997_backward(
+    truncated: bool,
+    states: Tensor,
+    gates: Tensor,
+    squashed: Tensor,
+    matrix: Tensor,
+    mask: Tensor | None,
+    cotangent: Tensor,
+    window: Tensor | None,
+    codes: Tensor | None,
+    delta: Tensor,
+    carousel: Tensor,
+    d_drive: Tensor,
+    d_matrix: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    options = {"MASKED": mask is not None, "TRUNCATED": window is not None, "SEVERED": truncated}
+    signals = room(delta, states, 3, window)
+    held = (gates, squashed, matrix, or_any(mask, states), cotangent, or_any(window, states))
+    written = (signals, room(carousel, states, 1, window))
+    launch(lstm_1997.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
+    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    collect(codes, (signals,), (d_drive,))
+
+
 def gru_forward(
     drive: Drive, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
 ) -> None:
@@ -175,6 +209,27 @@ def gru_backward(
     gradients = recurrent_gradients(states, mask, signals, d_reset)
     d_matrix.copy_(gradients["recurrent"])
     d_bias.copy_(gradients["recurrent_bias"])
+    collect(codes, (signals,), (d_drive,))
+
+
+def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
+    """See ``Kernels``."""
+    launch(min_gru.forward, states, WIDE, *drive.dense(), states, gates)
+
+
+def min_gru_backward(
+    states: Tensor,
+    gates: Tensor,
+    cotangent: Tensor,
+    window: Tensor | None,
+    codes: Tensor | None,
+    delta: Tensor,
+    d_drive: Tensor,
+) -> None:
+    """See ``Kernels``."""
+    signals = room(delta, states, 2, window)
+    held = (states, gates, cotangent, or_any(window, states), signals)
+    launch(min_gru.backward, states, WIDE, *held, cotangent.shape[1], TRUNCATED=window is not None)
     collect(codes, (signals,), (d_drive,))
 
 
