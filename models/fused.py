@@ -11,7 +11,6 @@ from models.elman import Elman
 from models.fast_elman import FastElman, by_moments
 from models.fusion import Errors, Fused, signals, tables
 from models.gru import Gru
-from models.kernels.cpu import passes as cpu
 from models.kernels.interface import KINDS, Kernels
 from models.leaky import LeakyElman
 from models.lstm import Lstm
@@ -92,9 +91,7 @@ class FusedLstm(Fused):
 
 
 class FusedLstm1997(Fused):
-    """``models.lstm_1997.Lstm1997``, fused on processors; there is no pass for GPUs yet."""
-
-    on_gpu = False
+    """``models.lstm_1997.Lstm1997``, fused."""
 
     def __init__(self, cell: Lstm1997) -> None:
         """The fused form of this cell."""
@@ -102,8 +99,8 @@ class FusedLstm1997(Fused):
         self._truncated = cell.truncated
 
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
-        cells, squashed, gates = torch.empty_like(states), torch.empty_like(states), kernels.new_gates(states, 3)
-        cpu.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells, squashed)
+        squashed, gates = torch.empty_like(states), kernels.new_gates(states, 3)
+        kernels.lstm_1997_forward(drive, weights["recurrent"], mask, states, gates, squashed)
         return Tape(drive=drive, states=states, gates=gates, saved=(squashed,))
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
@@ -113,7 +110,7 @@ class FusedLstm1997(Fused):
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
         (squashed,) = tape.saved
         held = (tape.states, tape.gates, squashed, matrix, mask, errors.cotangent, errors.window, codes)
-        cpu.lstm_1997_backward(self._truncated, *held, delta, carousel, d_drive, d_matrix)
+        kernels.lstm_1997_backward(self._truncated, *held, delta, carousel, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)
 
@@ -139,20 +136,18 @@ class FusedGru(Fused):
 
 
 class FusedMinGru(Fused):
-    """``models.min_gru.MinGru``, fused on processors; there is no pass for GPUs yet."""
-
-    on_gpu = False
+    """``models.min_gru.MinGru``, fused."""
 
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
         gates = kernels.new_gates(states, 2)
-        cpu.min_gru_forward(drive, states, gates)
+        kernels.min_gru_forward(drive, states, gates)
         return Tape(drive=drive, states=states, gates=gates, saved=())
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
-        delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
+        delta, codes = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept), tape.drive.codes
         (d_drive,) = tables(tape.drive)
-        cpu.min_gru_backward(tape.states, tape.gates, errors.cotangent, errors.window, tape.drive.codes, delta, d_drive)
-        flow = (delta if tape.drive.codes is None else d_drive,)
+        kernels.min_gru_backward(tape.states, tape.gates, errors.cotangent, errors.window, codes, delta, d_drive)
+        flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={}, carousel=None)
 
 

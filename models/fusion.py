@@ -6,7 +6,6 @@ import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -50,9 +49,6 @@ class Fused(Cell):
     On a processor members and, in the forward pass where there are fewer of them than threads, rows of the batch are
     spread over as many threads as ``torch`` uses; no result depends on it.
     """
-
-    on_gpu: ClassVar[bool] = True
-    """Whether there are kernels for GPUs, too."""
 
     def __init__(self, cell: Cell) -> None:
         """The fused form of this cell."""
@@ -118,7 +114,7 @@ class Fused(Cell):
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
         """See ``Cell.forward``."""
-        kernels = self._kernels(drive.parts[0].device)
+        kernels = kernels_for(drive.parts[0].device)
         if kernels is None:
             return self.plain.forward(weights, drive, mask)
         return self._keeping(drive.grid[1], kernels, weights, drive, mask)
@@ -126,7 +122,7 @@ class Fused(Cell):
     @torch.no_grad()
     def read(self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
         """See ``Cell.read``."""
-        kernels, n_steps = self._kernels(drive.parts[0].device), drive.grid[1]
+        kernels, n_steps = kernels_for(drive.parts[0].device), drive.grid[1]
         if kernels is not cpu:
             return super().read(weights, drive, mask, n_read)
         # One more, because a step needs the one before.
@@ -139,7 +135,7 @@ class Fused(Cell):
         self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
     ) -> Flow:
         """See ``Cell.backward``."""
-        kernels = self._kernels(cotangent.device)
+        kernels = kernels_for(cotangent.device)
         if kernels is None:
             return self.plain.backward(weights, tape, mask, cotangent, window)
         errors = Errors(cotangent=cotangent.contiguous(), window=window, kept=True)
@@ -150,7 +146,7 @@ class Fused(Cell):
         self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None
     ) -> Gradients:
         """See ``Cell.gradients``."""
-        kernels = self._kernels(cotangent.device)
+        kernels = kernels_for(cotangent.device)
         if kernels is None:
             return self.plain.gradients(weights, tape, mask, cotangent, window)
         # Without codes the error signals are the gradient by the drive.
@@ -163,9 +159,6 @@ class Fused(Cell):
         (n_members, _, n_batch), n_hidden = drive.grid, drive.parts[0].shape[-1] // self.n_gates
         states = drive.parts[0].new_empty(n_members, n_kept, n_batch, n_hidden)
         return self._forward(kernels, _held(weights), held, _like(mask, states), states)
-
-    def _kernels(self, device: torch.device) -> Kernels | None:
-        return kernels_for(device) if self.on_gpu or device.type == "cpu" else None
 
     @abstractmethod
     def _forward(

@@ -143,6 +143,35 @@ class Kernels(Protocol):
         ``delta`` are the error signals of the net inputs, ``[K, T, B, 4H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
         """
 
+    def lstm_1997_forward(
+        self, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+    ) -> None:
+        """``c_t = c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t / 2)``, ``g_t = 2 tanh(a_t / 2)``.
+
+        Writes h, the values of i, g, o into ``gates``, and tanh(c / 2).
+        """
+
+    def lstm_1997_backward(
+        self,
+        truncated: bool,
+        states: Tensor,
+        gates: Tensor,
+        squashed: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        cotangent: Tensor,
+        window: Tensor | None,
+        codes: Tensor | None,
+        delta: Tensor,
+        carousel: Tensor,
+        d_drive: Tensor,
+        d_matrix: Tensor,
+    ) -> None:
+        """See ``models.lstm_1997.Lstm1997.backward``; ``truncated`` says whether errors end at the net inputs.
+
+        ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
+        """
+
     def gru_forward(
         self,
         drive: Drive,
@@ -176,6 +205,27 @@ class Kernels(Protocol):
         """``dE/dh_{t-1} = z_t dE/dh_t + m_t (delta_r W_r^T + delta_z W_z^T + r_t delta_n W_n^T)``.
 
         ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``; ``d_bias`` is the gradient by b_n.
+        """
+
+    def min_gru_forward(self, drive: Drive, states: Tensor, gates: Tensor) -> None:
+        """``h_t = n_t + z_t (h_{t-1} - n_t)``.
+
+        Writes h, and the values of z, n into ``gates``.
+        """
+
+    def min_gru_backward(
+        self,
+        states: Tensor,
+        gates: Tensor,
+        cotangent: Tensor,
+        window: Tensor | None,
+        codes: Tensor | None,
+        delta: Tensor,
+        d_drive: Tensor,
+    ) -> None:
+        """``dE/dh_{t-1} = z_t dE/dh_t``.
+
+        ``delta`` are the error signals of the net inputs, ``[K, T, B, 2H]``.
         """
 
     def fast_elman_forward(

@@ -17,8 +17,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels.gpu import elman, fast_elman, gru, lstm
-from models.kernels.gpu.passes import N_WARPS, SMALL, WIDE, tiles
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru
+from models.kernels.gpu.launch import N_WARPS, SMALL, WIDE, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
@@ -26,7 +26,10 @@ KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
     "untied": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": True}),
     "leaky": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": True, "UNTIED": False}),
     "lstm": (lstm, SMALL, {"MASKED": True}),
+    "lstm_1997": (lstm_1997, SMALL, {"MASKED": True, "SEVERED": False}),
+    "lstm_1997_truncated": (lstm_1997, SMALL, {"MASKED": True, "SEVERED": True}),
     "gru": (gru, SMALL, {"MASKED": True}),
+    "min_gru": (min_gru, WIDE, {}),
     "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),
 }
 PASSES: dict[str, tuple[str, dict[str, int]]] = {
@@ -39,6 +42,7 @@ TYPES = {**dict.fromkeys(("n_matrices", "n_steps", "n_batch", "n_read"), "i32"),
 
 
 def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[str, int]:
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in constants else TYPES.get(name, "*fp32") for name in kernel.arg_names}
     aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == "*fp32"}
     source = ASTSource(kernel, signature, constants, aligned)

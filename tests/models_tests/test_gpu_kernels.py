@@ -30,13 +30,7 @@ CASES = [((1, 1, 1, 1), False), ((2, 4, 3, 5), True), ((1, 2, 17, 65), True), ((
 
 HOPPER = 90
 
-
-def has_kernels(cell: Cell) -> bool:
-    fused = fuse(cell)
-    return isinstance(fused, Fused) and fused.on_gpu
-
-
-every_cell = pytest.mark.parametrize(("cell", "fast"), [one for one in EVERY if has_kernels(one.values[0])])
+every_cell = pytest.mark.parametrize(("cell", "fast"), [one for one in EVERY if isinstance(fuse(one.values[0]), Fused)])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +116,7 @@ def test_gpu_passes_compile_for_a_hopper_without_leaving_its_registers() -> None
     )
     assert done.returncode == 0, done.stderr
     compiled = json.loads(done.stdout)
-    assert len(compiled) == 54
+    assert len(compiled) == 81
     for name, resources in compiled.items():
         assert resources["spilled_bytes"] == 0, (name, resources)
         assert resources["shared_bytes"] <= 227 * 1024, (name, resources)

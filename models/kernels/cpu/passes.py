@@ -125,6 +125,13 @@ def lstm_backward(
     over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
 
 
+def lstm_1997_forward(
+    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+) -> None:
+    """See ``Kernels``."""
+    lstm_forward(drive, matrix, mask, states, gates, torch.empty_like(states), squashed)
+
+
 def lstm_1997_backward(
     truncated: bool,
     states: Tensor,
@@ -140,10 +147,7 @@ def lstm_1997_backward(
     d_drive: Tensor,
     d_matrix: Tensor,
 ) -> None:
-    """See ``models.lstm_1997.Lstm1997.backward``; ``lstm_forward`` came before, with room for three gates.
-
-    ``delta`` are the error signals of the net inputs, ``[K, T, B, 3H]``, ``carousel`` is dE/dc, ``[K, T, B, H]``.
-    """
+    """See ``Kernels``."""
     # What the cells held is not needed without a forget gate.
     tape = (states, gates.transpose(2, 3), squashed[:, :0], squashed)
     held = (*tape, matrix, _or_empty(mask, states), *_errors(cotangent, window, codes))
@@ -178,7 +182,7 @@ def gru_backward(
 
 
 def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
-    """See ``models.min_gru.MinGru``; writes h, and the values of z and n into ``gates``."""
+    """See ``Kernels``."""
     over_rows(min_gru.forward, *_grid(states), *_table(drive), states, gates.transpose(2, 3))
 
 
@@ -191,7 +195,7 @@ def min_gru_backward(
     delta: Tensor,
     d_drive: Tensor,
 ) -> None:
-    """See ``models.min_gru.MinGru.backward``; ``delta`` are the error signals, ``[K, T, B, 2H]``."""
+    """See ``Kernels``."""
     held = (states, gates.transpose(2, 3), *_errors(cotangent, window, codes))
     over_members(min_gru.backward, len(states), *held, delta, d_drive)
 

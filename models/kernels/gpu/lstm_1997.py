@@ -1,0 +1,141 @@
+"""Long short-term memory of 1997 through a whole sequence, for a GPU; blocks i, g, o as in ``models.lstm_1997``."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from models.kernels.gpu.nonlinearity import logistic, tanh
+from models.kernels.gpu.tile import dot, load, reach, store, weights
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+def forward(
+    drive,
+    matrix,
+    mask,
+    states,
+    gates,
+    squashed,
+    carried,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.lstm_1997_forward``; ``carried`` ``[K, 2, B, H]`` is room for the last two c_t."""
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    GATES: tl.constexpr = 3 * HIDDEN
+    to_i = matrix + k * HIDDEN * GATES
+    to_g, to_o = to_i + HIDDEN, to_i + 2 * HIDDEN
+    kept_i = load(to_i, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    kept_g = load(to_g, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    kept_o = load(to_o, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
+    stride = n_batch * HIDDEN
+    for t in range(n_steps):
+        at = (k * n_steps + t) * stride
+        drive_t, gates_t = drive + 3 * at, gates + 3 * at
+        cells, earlier = carried + (2 * k + t % 2) * stride, carried + (2 * k + (t + 1) % 2) * stride
+        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        n_before = n_batch if t > 0 else 0
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            i = load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1)
+            g = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            o = load(drive_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            before = load(earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if MASKED:
+                    hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                i = dot(hidden, weights(kept_i, to_i, inner, columns, HIDDEN, GATES, 1, BLOCKS), i)
+                g = dot(hidden, weights(kept_g, to_g, inner, columns, HIDDEN, GATES, 1, BLOCKS), g)
+                o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, GATES, 1, BLOCKS), o)
+            i, g, o = logistic(i), 2.0 * tanh(0.5 * g), logistic(o)
+            cell = before + i * g
+            flat = tanh(0.5 * cell)
+            store(gates_t, rows, columns, n_batch, HIDDEN, GATES, i)
+            store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, g)
+            store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, o)
+            store(cells, rows, columns, n_batch, HIDDEN, HIDDEN, cell)
+            store(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, flat)
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, o * flat)
+        # What some threads wrote others read at the next step.
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
+def backward(
+    gates,
+    squashed,
+    matrix,
+    mask,
+    cotangent,
+    window,
+    delta,
+    carousel,
+    n_read,
+    n_steps,
+    n_batch,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    MASKED: tl.constexpr,
+    TRUNCATED: tl.constexpr,
+    SEVERED: tl.constexpr,
+):
+    """See ``models.kernels.Kernels.lstm_1997_backward``.
+
+    TRUNCATED says whether there are windows, SEVERED whether errors end at the net inputs.
+    """
+    k = tl.program_id(0).to(tl.int64)
+    rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    GATES: tl.constexpr = 3 * HIDDEN
+    from_i = matrix + k * HIDDEN * GATES
+    from_g, from_o = from_i + HIDDEN, from_i + 2 * HIDDEN
+    if not SEVERED:
+        kept_i = load(from_i, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+        kept_g = load(from_g, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+        kept_o = load(from_o, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
+    stride = n_batch * HIDDEN
+    steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    for step in range(n_reached):
+        at = (k * n_steps + n_steps - 1 - step) * stride
+        for block in range(BLOCKS):
+            columns = block * WIDTH + lanes
+            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
+            d_cell = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
+            if step % steps > 0:
+                if not SEVERED:
+                    later = delta + 3 * (at + stride)
+                    for other in range(BLOCKS):
+                        inner = other * WIDTH + lanes
+                        d_i = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
+                        d_g = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
+                        d_o = load(later + 2 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
+                        d_hidden = dot(d_i, weights(kept_i, from_i, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                        d_hidden = dot(d_g, weights(kept_g, from_g, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                        d_hidden = dot(d_o, weights(kept_o, from_o, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                    if MASKED:
+                        d_hidden *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+                d_cell = load(carousel + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            if step < n_read:
+                read_at = (k * n_read + n_read - 1 - step) * stride
+                d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            gates_t, delta_t = gates + 3 * at, delta + 3 * at
+            i = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
+            g = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            o = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            d_cell += 0.5 * d_hidden * o * (1.0 - flat * flat)
+            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_cell * g * i * (1.0 - i))
+            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_cell * i * (1.0 - 0.25 * g * g))
+            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_hidden * flat * o * (1.0 - o))
+            store(carousel + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_cell)
+        tl.debug_barrier()
