@@ -58,13 +58,14 @@ def live_table(watched: Watched) -> RenderableType:
         table.add_column(heading, justify="right")
     n_trials = watched.plan.search.n_trials
     for name, course in watched.courses.items():
+        n_failed = course.n_ended[Status.FAILED]
         table.add_row(
             name,
             f"{course.n_settled}/{n_trials}",
             str(course.n_running),
             str(course.n_ended[Status.PRUNED]),
             str(course.n_diverged),
-            Text(str(n_failed := course.n_ended[Status.FAILED]), style="red" if n_failed else ""),
+            Text(str(n_failed), style="red" if n_failed else ""),
             "-" if course.best is None else f"{course.best.dependency_length} steps",
             f"{course.n_member_updates / elapsed:,.0f}",
         )

@@ -51,7 +51,7 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
     # Tune's own loggers would write three files for every stack; our records are elsewhere.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # Nobody reads the file of all its trials, the text of which it also keeps in memory.
+    # Nobody reads the file of all its trials: that Tune writes it where it must is more than enough.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"

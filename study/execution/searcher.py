@@ -171,14 +171,18 @@ class Events(Callback):
         self._searcher.lose(trial.trial_id, trial.num_failures)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """The last report has been passed on; Tune keeps its trials to the end, but not what was in this one."""
+        """The last report has been passed on; Tune keeps its trials to the end, of this one only a shell."""
         # Without any entry Tune would ask the worker for another result.
         last: dict[str, Any] = trial.last_result
         for name in last.keys() - {DONE}:
             del last[name]
-        for held in (trial.config, trial.evaluated_params, trial.metric_analysis, trial.metric_n_steps):
+        checkpoints = trial.run_metadata.checkpoint_manager.best_checkpoint_results
+        reports = [checkpoint.metrics for checkpoint in checkpoints]
+        for held in (*reports, trial.config, trial.evaluated_params, trial.metric_analysis, trial.metric_n_steps):
             held.clear()
         trial.experiment_tag = ""
+        # The text of all this.
+        trial.run_metadata.invalidate_cache()
 
 
 class Stops(Stopper):

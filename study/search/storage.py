@@ -24,8 +24,8 @@ PATIENCE_S = 120.0
 CREATION_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 """Pauses while another process creates the tables of a new database at this very moment."""
 
-PAGE = 100
-"""Trials read at a time: some 20 KiB each until they are trials."""
+PAGE, SPAN = 100, 10_000
+"""Trials read at a time, some 20 KiB each until they are trials; and ids between theirs that a query may name."""
 
 _NO_ID = 2**31 - 1
 """An id beyond all ids."""
@@ -94,16 +94,23 @@ def every_trial(storage: RDBStorage, study_id: int) -> Iterator[FrozenTrial]:
 
 
 def _page(storage: RDBStorage, study_id: int, start: int) -> list[FrozenTrial]:
-    """The trials from this number on; the ids between theirs may be those of other studies' trials."""
+    """At most a page of the trials from this number on; ids between theirs may be those of other studies' trials.
+
+    Optuna reads parts of a study for its own cache only, and so this is a private method of its 5.0.
+    """
+    id_of = partial(storage.get_trial_id_from_study_id_trial_number, study_id)
     try:
-        first = storage.get_trial_id_from_study_id_trial_number(study_id, start)
+        first = id_of(start)
     except KeyError:
         return []
     try:
-        last = storage.get_trial_id_from_study_id_trial_number(study_id, start + PAGE - 1)
+        last = id_of(start + PAGE - 1)
     except KeyError:
-        return storage._get_trials(study_id, None, set(), first - 1)
-    return storage._get_trials(study_id, None, set(range(first, last + 1)), _NO_ID)
+        # More may have been asked meanwhile.
+        return storage._get_trials(study_id, None, set(), first - 1)[:PAGE]
+    near = last - first < SPAN
+    ids = set(range(first, last + 1)) if near else {id_of(number) for number in range(start, start + PAGE)}
+    return storage._get_trials(study_id, None, ids, _NO_ID)
 
 
 def _is_being_created(error: SQLAlchemyError) -> bool:

@@ -79,8 +79,7 @@ class Place:
         return self.runs[key]
 
     def end(self, key: TrialKey) -> None:
-        """A trial is over, and its metrics are in MLflow: should it be recorded again, MLflow knows them."""
-        self.logged.pop(key, None)
+        """A trial is over, and its metrics are in MLflow, which tells the best of them should there be more."""
         self.best.pop(key, None)
 
     def upload(self, run: RunPlace, files: Mapping[str, bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.vectors import VECTOR_BYTES, add_row, copy_rows
@@ -53,3 +54,12 @@ def test_rows_are_copied_and_the_gaps_between_them_stay(precision: type) -> None
         expected[:, 1 : 1 + n] = source[:, 2:]
         copy_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
         assert np.array_equal(target, expected)
+
+
+@pytest.mark.parametrize("other", [np.zeros(8), np.zeros((2, 4), np.float32), np.zeros(16, np.float32)[::2]])
+def test_rows_of_another_precision_or_with_gaps_are_refused(other: np.ndarray) -> None:
+    flat = np.zeros(8, np.float32)
+    with pytest.raises(TypingError, match="flat, without gaps and of one precision"):
+        _add(flat, other, flat, (0, 0, 0), 4)
+    with pytest.raises(TypingError, match="flat, without gaps and of one precision"):
+        copy_rows(other, 0, 4, flat, 0, 4, 2, 4)

@@ -213,4 +213,4 @@ def test_the_trials_that_a_course_knows_whole_are_those_that_are_not_told(tmp_pa
                 assert len(course.records) <= asked
                 assert course.logged.keys() <= course.records.keys()
     play(one, 2, 4)
-    assert all(not course.records and not course.logged for course in one._courses.values())
+    assert all(not course.records and not course.logged for course in one.courses.values())

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.train import Checkpoint
+from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
 from ray.tune.result import DONE
 
@@ -185,8 +187,12 @@ def test_what_tune_keeps_of_a_stack_that_has_ended_does_not_depend_on_what_was_i
     for content in ("", 10_000 * "x"):
         trial = Trial("stack", stub=True, trial_id="one", experiment_tag=content, evaluated_params={STACK: content})
         trial.config = {STACK: content}
+        checkpoint = Checkpoint.from_directory(str(tmp_path))
+        saved = _TrainingResult(checkpoint=checkpoint, metrics={REPORT: content, "config": trial.config})
+        trial.run_metadata.checkpoint_manager.register_checkpoint(saved)
         trial.update_last_result({REPORT: content, DONE: True, "config": trial.config, "n": len(content)})
         events.on_trial_complete(0, [trial], trial)
         trial.run_metadata.last_result_time = 0.0
-        kept.append(trial.get_json_state())
+        # Not the texts themselves: a checkpoint has a random name in them.
+        kept.append([len(text) for text in trial.get_json_state()])
     assert kept[0] == kept[1]

@@ -51,10 +51,12 @@ def test_open_storage_waits_while_another_process_creates_the_tables(
 
 
 @pytest.mark.parametrize("n_trials", [0, 1, 6, 7])
+@pytest.mark.parametrize("span", [2, 10_000])
 def test_every_trial_is_read_page_by_page_as_optuna_reads_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_trials: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_trials: int, span: int
 ) -> None:
     monkeypatch.setattr(storage_module, "PAGE", 3)
+    monkeypatch.setattr(storage_module, "SPAN", span)
     storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
     studies = [optuna.create_study(storage=storage, study_name=name) for name in ("one", "other")]
     for number in range(n_trials):
@@ -63,6 +65,26 @@ def test_every_trial_is_read_page_by_page_as_optuna_reads_all(
             study.ask().suggest_float("x", 0, 1)
     for study in studies:
         assert list(every_trial(storage, study._study_id)) == study.trials
+
+
+def test_a_trial_that_is_asked_while_a_page_is_read_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "PAGE", 3)
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    study = optuna.create_study(storage=storage, study_name="one")
+    asked = [study.ask().number for _ in range(2)]
+    id_of = storage.get_trial_id_from_study_id_trial_number
+
+    def busy(study_id: int, number: int) -> int:
+        try:
+            return id_of(study_id, number)
+        finally:
+            if number == 2 and len(asked) == 2:
+                asked.extend(study.ask().number for _ in range(5))
+
+    monkeypatch.setattr(storage, "get_trial_id_from_study_id_trial_number", busy)
+    assert [trial.number for trial in every_trial(storage, study._study_id)] == asked
 
 
 def test_persist_rides_out_an_outage_and_gives_up_after_its_patience() -> None:

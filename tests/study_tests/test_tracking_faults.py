@@ -91,6 +91,23 @@ def test_sink_leaves_out_what_was_trained_again_also_when_it_dies_while_shipping
     assert [row.step for row in history] == [10, 20, 30]
 
 
+def test_sink_leaves_out_what_was_trained_again_after_the_trial_had_ended(
+    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipper, "EVERY_S", 0)
+    sink = sink_of(home)
+    # The second time is that of a driver that died before Optuna had the outcome.
+    for updates, time_ms in ((10,), 1_000_000), ((10, 20), 9_000_000):
+        sink.open_trial(card(FIRST))
+        for update in updates:
+            sink.log_metrics(FIRST, [replace(metric, time_ms=time_ms) for metric in reported(update, 0.5)])
+        sink.close_trial(FIRST, OUTCOME, None)
+        wait_until(lambda: sink.pending() == 0)
+    assert sink.close(FLUSH_S) == 0
+    history = client.get_metric_history(run_of_trial(client, FIRST).info.run_id, "loss")
+    assert [row.step for row in history] == [10, 20]
+
+
 _DRIVER = """
 import sys, threading
 from pathlib import Path

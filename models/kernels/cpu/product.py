@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.vectors import VECTOR_BYTES, copy_rows, load, number, pointer, store
+from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, pointer, store
 
 BLOCK_SUMS, BLOCK_VECTORS = 12, 3
 """Sums that a block of the product holds in registers, beside up to 3 for a row of the matrix and 1 for a state.
@@ -80,6 +80,7 @@ def _block(
     rows of right and out, in items; ``n`` > 0 is the length of the sum; ``rows``, ``vectors`` and ``onto`` are
     literals.
     """
+    check_flat(left, right, out)
     n_rows, n_vectors, added = rows.literal_value, vectors.literal_value, onto.literal_value
     at = types.intp
     signature = types.void(rows, vectors, onto, left, at, at, at, right, at, at, out, at, at, at)
@@ -90,7 +91,7 @@ def _block(
         vector = ir.VectorType(context.get_value_type(left.dtype), lanes)
 
         def place(row: Any, v: int) -> Any:
-            return builder.add(row, number(v * lanes))
+            return builder.add(row, constant(v * lanes))
 
         _, _, _, left_value, left_offset, step, item, right_value, right_offset, right_row, *of_out = values
         out_value, out_offset, length, count = of_out
@@ -101,13 +102,13 @@ def _block(
         starts = dict.fromkeys(block, ir.Constant(vector, [0.0] * lanes))
         if added:
             for r, v in block:
-                starts[r, v] = load(builder, outs, place(builder.mul(number(r), length), v), vector, size)
+                starts[r, v] = load(builder, outs, place(builder.mul(constant(r), length), v), vector, size)
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
         builder.branch(loop)
 
         builder.position_at_end(loop)
         i = builder.phi(ir.IntType(64))
-        i.add_incoming(number(0), before)
+        i.add_incoming(constant(0), before)
         sums = {}
         for one in block:
             sums[one] = builder.phi(vector)
@@ -118,13 +119,13 @@ def _block(
         undefined = ir.Constant(vector, ir.Undefined)
         grown = {}
         for r in range(n_rows):
-            factor = builder.load(builder.gep(lefts, [builder.add(builder.mul(number(r), step), item_of_left)]))
+            factor = builder.load(builder.gep(lefts, [builder.add(builder.mul(constant(r), step), item_of_left)]))
             single = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
             spread = builder.shuffle_vector(single, undefined, first_lanes)
             for v in range(n_vectors):
                 product = builder.fmul(spread, factors[v], flags=("contract",))
                 grown[r, v] = builder.fadd(sums[r, v], product, flags=("contract",))
-        following = builder.add(i, number(1))
+        following = builder.add(i, constant(1))
         i.add_incoming(following, loop)
         for one in block:
             sums[one].add_incoming(grown[one], loop)
@@ -132,7 +133,7 @@ def _block(
 
         builder.position_at_end(after)
         for r, v in block:
-            store(builder, grown[r, v], outs, place(builder.mul(number(r), length), v), size)
+            store(builder, grown[r, v], outs, place(builder.mul(constant(r), length), v), size)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -30,9 +31,15 @@ def padded(width, item_bytes):
     return (width + lanes - 1) // lanes * lanes
 
 
-def number(value: int) -> Any:
+def constant(value: int) -> Any:
     """A count or an offset in items, as LLVM's constant."""
     return ir.Constant(ir.IntType(64), value)
+
+
+def check_flat(*arrays: types.Array) -> None:
+    """Raise ``numba.errors.TypingError`` unless the arrays' items can be reached by their number, and are alike."""
+    if any(one.ndim != 1 or one.layout != "C" or one.dtype != arrays[0].dtype for one in arrays):
+        raise TypingError(f"arrays must be flat, without gaps and of one precision, but got {arrays}")
 
 
 def pointer(context: Any, builder: Any, array: Any, value: Any, at: Any) -> Any:
@@ -59,13 +66,13 @@ def _sweep(builder: Any, item: Any, size: int, n: Any, at_place: Callable[[Any, 
     """
     end = builder.append_basic_block()
     for lanes in (VECTOR_BYTES // size, VECTOR_BYTES // size // 2):
-        kind, step = ir.VectorType(item, lanes), number(lanes)
+        kind, step = ir.VectorType(item, lanes), constant(lanes)
         fits, too_few = builder.append_basic_block(), builder.append_basic_block()
         builder.cbranch(builder.icmp_signed(">=", n, step), fits, too_few)
         builder.position_at_end(fits)
         tail = builder.sub(n, step)
         last = at_place(tail, kind)
-        with cgutils.for_range_slice(builder, number(0), tail, step, step.type) as (place, _):
+        with cgutils.for_range_slice(builder, constant(0), tail, step, step.type) as (place, _):
             store(builder, at_place(place, kind), out, place, size)
         store(builder, last, out, tail, size)
         builder.branch(end)
@@ -79,6 +86,7 @@ def _sweep(builder: Any, item: Any, size: int, n: Any, at_place: Callable[[Any, 
 @intrinsic
 def copy_row(typing_context, source, at, target, to, n):
     """``target[to + j] = source[at + j]`` for j < n, of flat arrays."""
+    check_flat(source, target)
 
     def codegen(context, builder, _, values):
         item, size = context.get_value_type(source.dtype), source.dtype.bitwidth // 8
@@ -95,6 +103,7 @@ def copy_row(typing_context, source, at, target, to, n):
 @intrinsic
 def add_row(typing_context, left, left_at, right, right_at, out, out_at, n):
     """``out[out_at + j] = left[left_at + j] + right[right_at + j]`` for j < n; out may be an operand."""
+    check_flat(left, right, out)
 
     def codegen(context, builder, _, values):
         item, size = context.get_value_type(out.dtype), out.dtype.bitwidth // 8
