@@ -118,8 +118,8 @@ def growth() -> Section:
         command="make bench ARGS=growth",
         columns=("workers", "trials", "seconds", "ms per further trial", "times the first", "driver's peak MiB"),
         rows=rows,
-        notes="Seconds are those of the whole command, until MLflow has everything. A further trial is one beyond "
-        "those of the row above, so that no start is counted.",
+        notes="Seconds are those of the whole command, which waits at its end until MLflow has everything, but no more "
+        "than a minute. A further trial is one beyond those of the row above, so that no start is counted.",
     )
 
 
