@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import yaml
 
@@ -22,19 +22,23 @@ N_UPDATES, N_WORKERS = 2000, 2
 N_OURS, N_THEIRS = 64, 12
 """Trials of a study; theirs are fewer because their cost per trial, beside the start, does not depend on the number."""
 
-GROWTH = (8, 64, 512, 2000)
-"""Numbers of short trials."""
+GROWTH = {8: 3, 64: 3, 512: 1, 2000: 1}
+"""Numbers of short trials, and how often a study of so many is run: starts differ by more than a few trials take."""
+
+_LOOK_S = 0.25
+"""Pause between two looks at the memory of a study's processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One study of ours: seconds of the whole command, what its parent run says, the driver's peak memory,
-    and the mean number of updates of a trial.
+    """One study of ours: seconds of the whole command, what its parent run says, the peak memory of the driver and of
+    the process that tracks, and the mean number of updates of a trial.
     """
 
     wall_s: float
     seconds: dict[str, float]
-    peak_mib: float
+    driver_mib: float
+    tracking_mib: float
     n_updates: float
 
 
@@ -100,7 +104,7 @@ def overhead() -> Section:
         ),
         rows=rows,
         notes="Wall time is that of the whole command: imports, Ray's start, the search, waiting and the end. Tracking "
-        "runs beside the workers, in a thread of the driver.",
+        "is the processor time of the process that carries entries to MLflow, its imports included.",
     )
 
 
@@ -108,18 +112,26 @@ def growth() -> Section:
     """What a further trial costs, and the driver's memory, in ever larger studies of short trials."""
     rows = []
     for n_workers in (1, 2):
-        runs = {n: launch(_spec("elman_tanh", n, 100, n_hidden=16, length=20), n_workers) for n in GROWTH}
-        costs = [(runs[n].wall_s - runs[fewer].wall_s) / (n - fewer) for fewer, n in pairwise(GROWTH)]
+        specs = {n: _spec("elman_tanh", n, 100, n_hidden=16, length=20) for n in GROWTH}
+        runs = {n: [launch(specs[n], n_workers) for _ in range(n_runs)] for n, n_runs in GROWTH.items()}
+        seconds = {n: median(run.wall_s for run in runs[n]) for n in GROWTH}
+        costs = [(seconds[n] - seconds[fewer]) / (n - fewer) for fewer, n in pairwise(GROWTH)]
         columns = [("", ""), *((f"{1e3 * cost:.0f}", f"{cost / costs[0]:.2f}") for cost in costs)]
-        for (n, run), column in zip(runs.items(), columns, strict=True):
-            rows.append((str(n_workers), str(n), f"{run.wall_s:.0f}", *column, f"{run.peak_mib:.0f}"))
+        for n, column in zip(GROWTH, columns, strict=True):
+            peaks = [max(run.driver_mib for run in runs[n]), max(run.tracking_mib for run in runs[n])]
+            words = (f"{seconds[n]:.1f}", *column, *(f"{peak:.0f}" for peak in peaks))
+            rows.append((str(n_workers), str(n), *words))
     return Section(
         title="Growth: short trials (16 units, 100 updates of 20 steps)",
         command="make bench ARGS=growth",
-        columns=("workers", "trials", "seconds", "ms per further trial", "times the first", "driver's peak MiB"),
+        columns=(
+            *("workers", "trials", "seconds", "ms per further trial", "times the first"),
+            *("driver's peak MiB", "tracking's peak MiB"),
+        ),
         rows=rows,
         notes="Seconds are those of the whole command, which waits at its end until MLflow has everything, but no more "
-        "than a minute. A further trial is one beyond those of the row above, so that no start is counted.",
+        "than a minute; medians of three where there are no more than 64 trials. A further trial is one beyond those "
+        "of the row above, so that no start is counted.",
     )
 
 
@@ -131,17 +143,28 @@ def launch(spec: dict[str, object], n_workers: int) -> Run:
         command = [sys.executable, "-m", "study.cli", "--home", str(home), "launch", str(file)]
         began = time.perf_counter()
         process = subprocess.Popen([*command, "--workers", str(n_workers)], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        driver_mib = tracking_mib = 0.0
+        while process.returncode is None:
+            driver_mib = max(driver_mib, _peak_mib(process.pid))
+            tracking_mib = max([tracking_mib, *(_peak_mib(child) for child in _trackers(process.pid))])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_S)
         wall_s = time.perf_counter() - began
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise RuntimeError(f"{' '.join(command)} must end well, but its exit status is {status}")
+        if process.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} must end well, but its exit status is {process.returncode}")
         client = connect(f"sqlite:///{home / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("bench")
         runs = runs_of(client, experiment.experiment_id)
         made = [run.data.metrics["n_updates"] for run in runs if "mlflow.parentRunId" in run.data.tags]
         (metrics,) = [run.data.metrics for run in runs if "mlflow.parentRunId" not in run.data.tags]
     seconds = {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith("seconds/")}
-    return Run(wall_s=wall_s, seconds=seconds, peak_mib=_mib(usage), n_updates=sum(made) / len(made))
+    return Run(
+        wall_s=wall_s,
+        seconds=seconds,
+        driver_mib=driver_mib,
+        tracking_mib=tracking_mib,
+        n_updates=sum(made) / len(made),
+    )
 
 
 def idiomatic(cell: str, n_trials: int, n_updates: int, evaluate_every: int, option: str) -> tuple[float, float]:
@@ -156,8 +179,24 @@ def idiomatic(cell: str, n_trials: int, n_updates: int, evaluate_every: int, opt
     return wall_s - trials_s, trials_s
 
 
-def _mib(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / 1024
+def _trackers(driver: int) -> list[int]:
+    """The process of a study's driver that tracks, if it runs."""
+    lists = (_text(file) for file in Path(f"/proc/{driver}/task").glob("*/children"))
+    children = [int(word) for words in lists for word in words.split()]
+    return [child for child in children if "study.tracking" in _text(Path(f"/proc/{child}/cmdline")).split("\0")]
+
+
+def _peak_mib(process: int) -> float:
+    """The most memory that a process has had; 0 if it has ended. What ``wait4`` tells begins with its parent's."""
+    lines = _text(Path(f"/proc/{process}/status")).splitlines()
+    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _spec(
