@@ -20,7 +20,7 @@ from study.search.storage import open_storage
 from study.settings import Settings
 from study.spec import Spec
 from study.study_file import dump_spec
-from study.tracking.sink import MlflowSink, embedded_uri
+from study.tracking.sink import MlflowSink, Shipping, embedded_uri
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -48,25 +48,21 @@ def spool_of(settings: Settings, study: str) -> Path:
     return settings.home / "spool" / study
 
 
-def sink_of(settings: Settings, study: str) -> MlflowSink:
-    """A study's way to MLflow; see there what it raises."""
-    return MlflowSink(tracking_uri(settings), spool_of(settings, study), study=study)
-
-
 @contextmanager
 def owned(
-    settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan, stop: threading.Event
+    settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan, *, shipping: Shipping, stop: threading.Event
 ) -> Iterator[tuple[Conductor, Watched]]:
     """Hold a study: its lease, signals, tracking. Whatever happens inside, nothing is left without an owner.
 
-    ``stop`` is set when the study is asked to stop. An exception leaves it failed, but KeyboardInterrupt interrupted.
+    ``shipping`` ends with the study. ``stop`` is set when the study is asked to stop. An exception leaves it failed,
+    but KeyboardInterrupt interrupted.
     """
     owner = catalogue.acquire(spec.name)
     state = StudyState.FAILED
     try:
         storage = open_storage(settings.storage_uri)
         searches = {model.name: ModelSearch(storage, spec.name, plan.seed, plan.search, model) for model in plan.models}
-        sink = sink_of(settings, spec.name)
+        sink = MlflowSink(spool_of(settings, spec.name), shipping, study=spec.name)
         sink.open_study(parameters=described_plan(plan), specification=dump_spec(spec.resolved()))
         conductor = Conductor(plan, searches, SinkTracker(sink, spec, plan))
         watched = Watched(

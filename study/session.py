@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from study.errors import LonglagError, StoppedError, UserError, unknown_name
@@ -16,13 +15,13 @@ from study.plan import StudyPlan
 from study.query import best, best_by_model, find_trial, only_failures, outlined
 from study.record import TrialRecord
 from study.report import Json, failure_text, row
-from study.running import FLUSH_S, Watched, owned, sink_of, spool_of, tracking_uri
+from study.running import FLUSH_S, Watched, owned, spool_of, tracking_uri
 from study.search.catalogue import Catalogue, Header, StudyState
 from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec, short_name
 from study.study_file import dump_spec, in_a_sentence, parse_spec
-from study.tracking.sink import check_tracking, download_weights, preload, unsent
+from study.tracking.sink import MlflowSink, Shipping, check_tracking, download_weights, unsent
 from tasks import DATASETS, TASKS
 
 Watch = Callable[[Watched], AbstractContextManager[None]]
@@ -79,7 +78,8 @@ class Session:
                 )
             if header.state is StudyState.DONE:
                 if self.unsent(spec.name):
-                    sink_of(self.settings, spec.name).close(FLUSH_S)
+                    with Shipping(self.tracking_uri) as shipping:
+                        MlflowSink(spool_of(self.settings, spec.name), shipping, study=spec.name).close(FLUSH_S)
                 return StudyState.DONE
             if header.owner is not None:
                 raise UserError(
@@ -93,17 +93,22 @@ class Session:
         from study.execution.run import run
 
         _go_on(stop)
-        with ExitStack() as held:
-            # While Ray starts this process would only wait; a cluster that runs already is there at once.
-            with _preloading(self.tracking_uri) if address is None else nullcontext():
-                cluster = held.enter_context(connect(address, n_workers, header.device if header else spec.device))
+        device = header.device if header else spec.device
+        # Shipping first: it imports MLflow while Ray starts.
+        with Shipping(self.tracking_uri) as shipping, ExitStack() as training:
+            cluster = training.enter_context(connect(address, n_workers, device))
             _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
             plan = spec.plan(cluster.device)
-            with owned(self.settings, catalogue, spec, plan, stop) as (conductor, watched), watch(watched):
+            with (
+                owned(self.settings, catalogue, spec, plan, shipping=shipping, stop=stop) as (conductor, watched),
+                watch(watched),
+            ):
                 run(conductor, cluster, name=spec.name, home=self.settings.home, stop=stop)
+                # Ray takes a second to end, in which the rest is shipped.
+                training.close()
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
     def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:
@@ -144,7 +149,11 @@ class Session:
                 time.sleep(0.2)
         if header.state is StudyState.INTERRUPTED:
             spec = _spec(header)
-            with owned(self.settings, catalogue, spec, spec.plan(header.device), threading.Event()):
+            plan = spec.plan(header.device)
+            with (
+                Shipping(self.tracking_uri) as shipping,
+                owned(self.settings, catalogue, spec, plan, shipping=shipping, stop=threading.Event()),
+            ):
                 pass
             header = catalogue.get(name)
         return header.state
@@ -263,14 +272,6 @@ def _spec(header: Header) -> Spec:
 def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
         raise StoppedError("interrupted before training began: nothing has changed")
-
-
-@contextmanager
-def _preloading(tracking_uri: str) -> Iterator[None]:
-    """Let a thread import MLflow during the body, and wait for it; an error of its comes again when MLflow is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="longlag-preload") as thread:
-        thread.submit(preload, tracking_uri)
-        yield
 
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:

@@ -1,11 +1,11 @@
-"""The journal: lines that one process appends and one thread of it takes off again, safe against crashes."""
+"""The journal: lines that one process appends and another takes off again, safe against the crash of either."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,11 @@ from study.errors import LonglagError
 
 READ_BYTES = 1 << 22
 """How much ``read`` takes into memory at once."""
+
+FILE, CURSOR = "journal.jsonl", "cursor"
+
+_WRITER, _READER = "writer.lock", "reader.lock"
+"""Files that are locked for as long as somebody writes, or reads; the journal's own lock is held for moments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,49 +28,44 @@ class Line:
     end: int
 
 
-FILE = "journal.jsonl"
-
-
 def unsent(folder: Path) -> bool:
     """Whether a journal that nobody writes at present holds lines that are not done with."""
     file = folder / FILE
     return file.is_file() and file.stat().st_size > 0
 
 
+def n_pending(folder: Path) -> int:
+    """Lines of a journal that are not done with, counted in its file; for any thread of any process."""
+    with ExitStack() as held:
+        file = _opened(folder / FILE, held)
+        with _alone(file):
+            return sum(block.count(b"\n") for _, block in _blocks(file, _read_cursor(folder)))
+
+
 class Journal:
-    """An append-only file with a cursor before which everything is done with.
+    """The writing end: an append-only file with a cursor before which everything is done with.
 
     What is appended outlives the death of the process at once, and a power failure once it is durable: at the append
-    if that asks for it, else at the next one that does or at the next ``read``. A line torn by a crash was never
-    acknowledged and is cut off. Once all lines are done with, the file is emptied. The folder belongs to one process
-    at a time.
+    if that asks for it, else at the next one that does or at the next look of a reader, who sees no line before
+    ``append`` is through with it. A line torn by a crash was never acknowledged and is cut off. Once all lines are done
+    with, the file is emptied. The folder has one writer at a time, and that is one thread.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take up the journal in this folder where its cursor is; raises LonglagError if that is impossible."""
-        self._folder, self._cursor_path = folder, folder / "cursor"
-        self._lock = threading.Lock()
-        self._cursor = self._size = self._n_pending = 0
-        self._closed = False
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._recover()
-        except BlockingIOError:
-            os.close(self._file)
-            raise LonglagError(f"a journal must be written by one process, but {folder} is in use") from None
-        except OSError as error:
-            os.close(self._file)
-            raise self._unwritable(error) from error
-
-    @property
-    def n_pending(self) -> int:
-        """Lines that are not done with."""
-        return self._n_pending
+        """Take up the journal in this folder; raises LonglagError if that is impossible."""
+        self._folder = folder
+        with ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                fcntl.flock(_opened(folder / _WRITER, held), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._file = _opened(folder / FILE, held)
+                with _alone(self._file):
+                    self._recover()
+            except BlockingIOError:
+                raise LonglagError(f"a journal must be written by one process, but {folder} is in use") from None
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._held: ExitStack | None = held.pop_all()
 
     def append(self, line: bytes, *, durable: bool) -> None:
         """Add a line that ends in a newline.
@@ -73,90 +73,129 @@ class Journal:
         Raises:
             LonglagError: the disk is full or broken; the journal is as it was before.
         """
-        with self._lock:
-            if self._closed:
-                raise ValueError("append needs an open journal, but it is closed")
+        if self._held is None:
+            raise ValueError("append needs an open journal, but it is closed")
+        with _alone(self._file):
+            size = os.fstat(self._file).st_size
             try:
                 _write(self._file, line)
                 if durable:
                     os.fsync(self._file)
             except OSError as error:
                 with suppress(OSError):
-                    os.ftruncate(self._file, self._size)
+                    os.ftruncate(self._file, size)
                 raise self._unwritable(error) from error
-            self._size += len(line)
-            self._n_pending += 1
+
+    def close(self) -> None:
+        """Let the folder go; whatever is pending stays in it."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _recover(self) -> None:
+        """Cut a torn line off, and move a cursor back that a power failure has left beyond the end."""
+        size = os.fstat(self._file).st_size
+        cursor = _read_cursor(self._folder)
+        if cursor > size:
+            cursor = size
+            _write_cursor(self._folder, cursor)
+        end = cursor
+        for at, block in _blocks(self._file, cursor):
+            if (last := block.rfind(b"\n")) >= 0:
+                end = at + last + 1
+        os.ftruncate(self._file, end)
+
+    def _unwritable(self, error: OSError) -> LonglagError:
+        return LonglagError(f"the journal of a study must be writable, but {self._folder} is not: {error.strerror}")
+
+
+class JournalReader:
+    """The reading end, of which a folder has one at a time; where the cursor is, the next one goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Wait until no other reader is left, then look where the cursor is; OSError if the disk is broken."""
+        self._folder = folder
+        with ExitStack() as held:
+            fcntl.flock(_opened(folder / _READER, held), fcntl.LOCK_EX)
+            self._file = _opened(folder / FILE, held)
+            with _alone(self._file):
+                self._cursor = min(_read_cursor(folder), os.fstat(self._file).st_size)
+            self._held = held.pop_all()
 
     def read(self) -> list[Line]:
         """The next lines after the cursor, made durable; none if all is done with."""
-        with self._lock:
-            if self._closed:
-                return []
-            start, size = self._cursor, self._size
+        start = self._cursor
+        with _alone(self._file):
+            size = os.fstat(self._file).st_size
         if start == size:
             return []
         os.fsync(self._file)
         block = os.pread(self._file, min(READ_BYTES, size - start), start)
-        while b"\n" not in block:
+        while b"\n" not in block and len(block) < size - start:
             block += os.pread(self._file, min(READ_BYTES, size - start - len(block)), start + len(block))
         lines, end = [], start
-        for text in block[: block.rindex(b"\n") + 1].splitlines(keepends=True):
+        for text in block[: block.rfind(b"\n") + 1].splitlines(keepends=True):
             end += len(text)
             lines.append(Line(text=text, end=end))
         return lines
 
-    def advance(self, end: int, n_lines: int) -> None:
-        """Be done with ``n_lines`` more lines, the last of which ends at ``end``. Nothing happens after ``close``."""
-        with self._lock:
-            if self._closed:
-                return
-            emptied = end == self._size
-            self._write_cursor(0 if emptied else end)
+    def advance(self, end: int) -> None:
+        """Be done with all lines up to the one that ends at ``end``."""
+        with _alone(self._file):
+            emptied = end == os.fstat(self._file).st_size
+            _write_cursor(self._folder, 0 if emptied else end)
             self._cursor = end
-            self._n_pending -= n_lines
             if emptied:
                 # Only now: a cursor beyond an emptied file would skip what is appended next. Dying in between
                 # replays lines that are done with, which is harmless.
                 os.ftruncate(self._file, 0)
-                self._cursor = self._size = 0
+                self._cursor = 0
 
     def close(self) -> None:
-        """Let the folder go; whatever is pending stays in it."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._file)
+        """Let the next reader come."""
+        self._held.close()
 
-    def _recover(self) -> None:
-        """Cut a torn line off, and find the cursor, which a power failure may have left beyond the end."""
-        try:
-            cursor = int(self._cursor_path.read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            cursor = 0
-        self._cursor = min(cursor, os.fstat(self._file).st_size)
-        self._write_cursor(self._cursor)
-        os.lseek(self._file, self._cursor, os.SEEK_SET)
-        self._size = at = self._cursor
-        while block := os.read(self._file, READ_BYTES):
-            self._n_pending += block.count(b"\n")
-            if (last := block.rfind(b"\n")) >= 0:
-                self._size = at + last + 1
-            at += len(block)
-        os.ftruncate(self._file, self._size)
 
-    def _write_cursor(self, cursor: int) -> None:
-        """Replace the cursor file as a whole, so that a crash leaves the old one or the new one."""
-        half_written = self._folder / "cursor.part"
-        file = os.open(half_written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            _write(file, str(cursor).encode("ascii"))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        half_written.rename(self._cursor_path)
+def _opened(path: Path, held: ExitStack) -> int:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    held.callback(os.close, file)
+    return file
 
-    def _unwritable(self, error: OSError) -> LonglagError:
-        return LonglagError(f"the journal of a study must be writable, but {self._folder} is not: {error.strerror}")
+
+@contextmanager
+def _alone(file: int) -> Iterator[None]:
+    """Nobody who has opened the file another time touches it during the body."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _blocks(file: int, start: int) -> Iterator[tuple[int, bytes]]:
+    """The file from ``start`` on in pieces, each with where it begins."""
+    while block := os.pread(file, READ_BYTES, start):
+        yield start, block
+        start += len(block)
+
+
+def _read_cursor(folder: Path) -> int:
+    try:
+        return int((folder / CURSOR).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _write_cursor(folder: Path, cursor: int) -> None:
+    """Replace the cursor file as a whole, so that a crash leaves the old one or the new one."""
+    half_written = folder / f"{CURSOR}.part"
+    file = os.open(half_written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _write(file, str(cursor).encode("ascii"))
+        os.fsync(file)
+    finally:
+        os.close(file)
+    half_written.rename(folder / CURSOR)
 
 
 def _write(file: int, data: bytes) -> None:

@@ -170,7 +170,7 @@ class Recorder:
         values = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
         if entry.seconds:
             values |= {f"seconds/{name}": value for name, value in entry.seconds.items()}
-            # All that this thread has done so far is tracking.
+            # All that this thread has done so far, imports included, is tracking.
             values["seconds/tracking"] = time.thread_time()
         batch = _Batch(metrics=stamped(values, 0, entry.time_ms), tags={STATUS: entry.status})
         if entry.answers:

@@ -81,49 +81,41 @@ def one_line(error: BaseException, uri: str) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of this address; imports MLflow, which takes two seconds unless ``preload`` has done so.
+    """A client of this address; the first one imports MLflow, which takes two seconds.
 
     Raises:
         Exception: whatever the address makes MLflow and the database's driver raise.
     """
-    with _LOADING:
-        _prepare_import()
-        from mlflow import MlflowClient
+    _prepare_import()
+    from mlflow import MlflowClient
 
-        if (file := database_file(uri)) is not None and not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            put_database(file)
+    if (file := database_file(uri)) is not None and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        put_database(file)
     return MlflowClient(uri)
 
 
 def preload(uri: str) -> None:
     """Import MLflow and what draws figures, and make the database that ``connect`` will put where it is missing.
 
-    That takes two or three seconds of one core, to be spent by a thread while the process waits for something else.
-    Nothing is left on the disk, no server is asked anything, and a ``connect`` meanwhile waits. Two threads should not
-    import the same packages for the first time at once, lest one meet what the other has half imported: what shares
-    some with MLflow, as Tune and Alembic do, is to be imported before or after. For a process that records studies:
-    what is in memory then is no longer searched for cycles of garbage.
+    That takes two or three seconds of one core. Nothing is left on the disk, and no server is asked anything. For a
+    process that records studies and does nothing else: what is in memory then is no longer searched for cycles of
+    garbage.
 
     Args:
         uri: address that ``connect`` will be given.
     """
-    with _LOADING:
-        _prepare_import()
-        for module in ("mlflow", "study.tracking.trial_figure"):
-            import_module(module)
-        if (file := database_file(uri)) is not None:
-            import_module("mlflow.store.tracking.sqlalchemy_store")
-            if not file.exists():
-                empty_database()
-        # What has been imported stays. Each of MLflow's rows is many objects, and the collector that they call up would
-        # look through all of it time and again, which takes a fifth as long as the rows themselves.
-        gc.collect()
-        gc.freeze()
-
-
-_LOADING = threading.Lock()
-"""Held by who imports MLflow or makes its tables: Alembic, which does that, knows one migration in a process."""
+    _prepare_import()
+    for module in ("mlflow", "study.tracking.trial_figure"):
+        import_module(module)
+    if (file := database_file(uri)) is not None:
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+        if not file.exists():
+            empty_database()
+    # What has been imported stays. Each of MLflow's rows is many objects, and the collector that they call up would
+    # look through all of it time and again, which takes a fifth as long as the rows themselves.
+    gc.collect()
+    gc.freeze()
 
 
 def _prepare_import() -> None:
@@ -151,7 +143,6 @@ def check_tracking(uri: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    # Ray imports MLflow too when training starts, before the first trial is recorded.
     _prepare_environment()
     if (file := database_file(uri)) is not None:
         _check_file(file)

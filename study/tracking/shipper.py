@@ -1,12 +1,12 @@
-"""The thread that carries the journal to MLflow, however long that takes."""
+"""What carries the journal to MLflow, however long that takes."""
 
 from __future__ import annotations
 
-import gc
+import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,18 +22,19 @@ from study.tracking.entry import (
     decode,
     written_ms,
 )
-from study.tracking.journal import READ_BYTES, Journal, Line
+from study.tracking.journal import READ_BYTES, JournalReader, Line
 from study.tracking.recorder import Recorder, refused
 
 FIRST_WAIT_S, LONGEST_WAIT_S, LAST_WAIT_S = 0.5, 30.0, 1.0
 """Pause after a failure, doubled after each further one in a row; never above the last of these while closing."""
 
-EVERY_S = 10.0
-"""Pause between two shipments: a run whose metrics come together costs a third of one whose metrics come singly."""
+EVERY_S = 1.0
+"""Pause between two looks into the journal."""
 
 HOLD_S, ASKED_S = 30.0, 300.0
 """How long metrics may wait for the end of their trial, and a trial that was asked, and has no run from before, for its
-first metrics: a run that is told at once costs half of what it costs in three parts.
+first metrics: a run that is told at once costs half of what it costs in three parts, and a third of what it costs when
+metrics come singly.
 """
 
 BATCH = 2048
@@ -42,77 +43,82 @@ BATCH = 2048
 MAX_REFUSALS = 3
 """How often an entry is offered to a server that answers but will not have it."""
 
+REFUSED = "refused.jsonl"
+"""The file beside the journal that keeps what MLflow has refused."""
+
 
 class Shipper:
-    """Ships journal lines, those of a trial in order, until MLflow has each; nothing it meets is raised.
+    """Ships journal lines, those of a trial in order, until MLflow has each; nothing that MLflow raises ends it.
 
     A line may be shipped twice, when the process dies before the cursor moves; the recorder makes that harmless. The
     lines of a trial that is being trained are held for a while, those of others pass them; the cursor waits for all.
-    An entry that MLflow refuses as invalid, time and again, is put aside in ``refused.jsonl``, lest it hold up all
-    others.
+    An entry that MLflow refuses as invalid, time and again, is put aside in ``REFUSED``, lest it hold up all others.
     """
 
-    def __init__(self, journal: Journal, recorder: Recorder, aside: Path) -> None:
-        """Start the thread; ``aside`` is the file of refused entries."""
-        self._journal, self._recorder, self._aside = journal, recorder, aside
-        self._wake, self._closing, self._abandoned = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, spool: Path, recorder: Recorder, tell: Callable[[str | None], None]) -> None:
+        """A shipper of the journal in the folder ``spool``, where nothing is opened yet.
+
+        Args:
+            spool: the journal's folder; refused entries are put aside there.
+            recorder: what an entry becomes.
+            tell: called after each look into the journal, with what keeps entries from MLflow if anything does.
+        """
+        self._spool, self._recorder, self._tell = spool, recorder, tell
+        self._closing, self._deadline_s = threading.Event(), math.inf
         self._n_together, self._n_refusals, self._n_aside = BATCH, 0, 0
         self._read: dict[int, Entry] = {}
         self._passed: set[int] = set()
-        self.last_error: str | None = None
-        self._thread = threading.Thread(target=self._run, name="longlag-tracking", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """There is something to ship."""
-        self._wake.set()
 
     def close(self, timeout_s: float) -> None:
-        """Ship what is left, for at most this long, and end the thread; one that is stuck in a call ends after it."""
+        """Have ``run`` return once all is shipped, or after this long and the call under way; for any thread."""
+        self._deadline_s = time.monotonic() + timeout_s
         self._closing.set()
-        self._wake.set()
-        self._thread.join(timeout_s)
-        self._abandoned.set()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Ship until closed; waits for another shipper of this journal to be through."""
+        self._reader = JournalReader(self._spool)
+        try:
+            self._ship_all()
+        finally:
+            self._reader.close()
+
+    def _ship_all(self) -> None:
         wait_s, complaint = FIRST_WAIT_S, None
-        while not self._abandoned.is_set():
-            self._wake.clear()
+        while not self._late:
+            # Before the look, which then finds all that was appended before somebody closed.
+            closing = self._closing.is_set()
             try:
-                complaint = self._ship() or complaint
-                self.last_error, wait_s = complaint, FIRST_WAIT_S
-            except Exception as error:  # noqa: BLE001  (the thread's edge: a study never dies of its tracking)
-                self.last_error = self._recorder.sentence(error)
+                lines = self._reader.read()
+                found_none = not lines
+                complaint = self._ship(lines) or complaint
+                self._tell(complaint)
+            except Exception as error:  # noqa: BLE001  (a study never dies of its tracking)
                 self._recorder.forget()
+                self._tell(self._recorder.sentence(error))
                 self._pause(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
                 continue
-            # MLflow's rows are cycles of garbage, and the collector waits until it is a quarter of what is in memory.
-            gc.collect()
-            if self._journal.n_pending == 0:
-                if self._closing.is_set():
-                    return
-                self._wake.wait()
+            if closing and found_none:
+                return
+            wait_s = FIRST_WAIT_S
             self._closing.wait(EVERY_S)
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self._deadline_s
 
     def _pause(self, seconds: float) -> None:
         """Wait; the wish to close calls for one more try at once, and for frequent ones after it."""
         if self._closing.is_set():
-            self._abandoned.wait(min(seconds, LAST_WAIT_S))
+            time.sleep(min(seconds, LAST_WAIT_S))
         else:
             self._closing.wait(seconds)
 
-    @property
-    def n_passed(self) -> int:
-        """Lines of the journal that MLflow has, but the cursor cannot pass yet."""
-        return len(self._passed)
-
-    def _ship(self) -> str | None:
-        """Ship what one look into the journal finds; a complaint if some of it had to be put aside."""
+    def _ship(self, lines: list[Line]) -> str | None:
+        """Ship what one look into the journal has found; a complaint if some of it had to be put aside."""
         complaint = None
-        lines = self._journal.read()
         ripe = self._ripe(lines)
-        while ripe and not self._abandoned.is_set():
+        while ripe and not self._late:
             n_lines = min(len(ripe), self._n_together)
             try:
                 self._recorder.record([self._entry(line) for line in ripe[:n_lines]])
@@ -128,7 +134,9 @@ class Shipper:
                 if not corrupt and self._n_refusals < MAX_REFUSALS:
                     raise
                 self._put_aside(ripe[0])
-                complaint = f"{self._n_aside} entries are kept in {self._aside}: {self._recorder.sentence(error)}"
+                complaint = (
+                    f"{self._n_aside} entries are kept in {self._spool / REFUSED}: {self._recorder.sentence(error)}"
+                )
             self._be_done_with(ripe[:n_lines], lines)
             del ripe[:n_lines]
         return complaint
@@ -167,12 +175,12 @@ class Shipper:
             self._read.pop(line.end, None)
         n_lines = next((n for n, line in enumerate(lines) if line.end not in self._passed), len(lines))
         if n_lines:
-            self._journal.advance(lines[n_lines - 1].end, n_lines)
+            self._reader.advance(lines[n_lines - 1].end)
             self._passed -= {line.end for line in lines[:n_lines]}
             del lines[:n_lines]
 
     def _put_aside(self, line: Line) -> None:
-        with self._aside.open("ab") as file:
+        with (self._spool / REFUSED).open("ab") as file:
             file.write(line.text)
             file.flush()
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The study's way to MLflow: calls that only write to a local journal, which a thread carries to the server."""
+"""The study's way to MLflow: calls that only write to a local journal, which a process carries to the server."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from study.tracking.entry import (
     encode,
     model_answers,
 )
-from study.tracking.journal import Journal, unsent
-from study.tracking.recorder import Recorder
-from study.tracking.server import check_tracking, download_weights, embedded_uri, preload
-from study.tracking.shipper import Shipper
+from study.tracking.journal import Journal, n_pending, unsent
+from study.tracking.server import check_tracking, download_weights, embedded_uri
+from study.tracking.shipping import Shipping
 
 __all__ = [
     "MlflowSink",
+    "Shipping",
     "TrialCard",
     "check_tracking",
     "download_weights",
     "embedded_uri",
-    "preload",
     "unsent",
 ]
 
@@ -44,28 +43,28 @@ class MlflowSink:
     """Records one study in MLflow: an experiment of its name, a parent run, and under it a run for each trial.
 
     No call waits for the server or fails because of it. What is written survives the death of this process and is
-    shipped by the next sink on the same folder. MLflow learns of a trial's end within 10 seconds, of one under way
-    about twice a minute. Metrics that are not a number are left out (a chart would break the line there anyway);
+    shipped by the next sink on the same folder. MLflow learns of a trial's end within seconds, of one under way about
+    twice a minute. Metrics that are not a number are left out (a chart would break the line there anyway);
     infinite ones are sent as they are: MLflow stores them as +-1.797e308, which its charts show as infinite.
 
     Every call but ``close``, ``pending``, ``last_error`` and ``run_ids`` raises LonglagError if the folder's disk is
-    full or broken; what had been written before stays.
+    full or broken; what had been written before stays. Entries are for one thread to write.
     """
 
-    def __init__(self, uri: str, spool: Path, *, study: str) -> None:
+    def __init__(self, spool: Path, shipping: Shipping, *, study: str) -> None:
         """Start recording, first of all what a dead process left in the folder.
 
         Args:
-            uri: address of MLflow.
             spool: folder of the journal, created if missing; one process at a time can use it.
+            shipping: what carries it to MLflow, and carries nothing yet.
             study: name of the study.
 
         Raises:
             LonglagError: the folder is not writable, or in use.
         """
+        self._spool, self._shipping = spool, shipping
         self._journal = Journal(spool)
-        self._recorder = Recorder(uri, study)
-        self._shipper = Shipper(self._journal, self._recorder, spool / "refused.jsonl")
+        shipping.begin(spool, study)
         self._valid: set[str] = set()
 
     def open_study(self, *, parameters: Mapping[str, str], specification: str) -> None:
@@ -134,27 +133,26 @@ class MlflowSink:
 
     def run_ids(self) -> dict[TrialKey, str]:
         """The runs of the trials, as far as they are known yet."""
-        return self._recorder.run_ids()
+        return self._shipping.run_ids()
 
     def pending(self) -> int:
-        """Entries that MLflow does not have yet."""
-        return self._journal.n_pending - self._shipper.n_passed
+        """Entries that are kept on disk, because MLflow does not have them or some that were written before them."""
+        return n_pending(self._spool)
 
     def last_error(self) -> str | None:
         """What keeps entries from MLflow, in one line; None while nothing does."""
-        return self._shipper.last_error
+        return self._shipping.last_error
 
     def close(self, timeout_s: float) -> int:
         """Wait at most this long for MLflow to have everything; how many entries are left in the spool."""
-        self._shipper.close(timeout_s)
+        self._shipping.close(timeout_s)
         self._journal.close()
-        return self._journal.n_pending
+        return n_pending(self._spool)
 
     def _append(self, entry: Entry) -> None:
         # What a power failure may take until another entry comes or it is shipped: metrics, which come by the thousand,
         # cost a point of a curve each, and openings are made again by whoever takes the study up.
         self._journal.append(encode(entry), durable=not isinstance(entry, MetricsLogged | TrialOpened))
-        self._shipper.wake()
 
     def _check_name(self, name: str) -> None:
         if name in self._valid:

@@ -33,7 +33,7 @@ def home(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setattr(shipper, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 0.05)
-    monkeypatch.setattr(shipper, "EVERY_S", 0.0)
+    monkeypatch.setattr(shipper, "EVERY_S", 0.01)
     monkeypatch.setattr(shipper, "HOLD_S", 0.0)
     monkeypatch.setattr(shipper, "ASKED_S", 0.0)
     return tmp_path

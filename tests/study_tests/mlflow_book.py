@@ -14,6 +14,8 @@ from mlflow.entities import Run
 
 from study.outcome import Metric, Outcome, Rung, Status, TrialKey
 from study.tracking import server
+from study.tracking.recorder import Recorder
+from study.tracking.shipper import Shipper
 from study.tracking.sink import MlflowSink, TrialCard, embedded_uri
 
 FLUSH_S = 60.0
@@ -38,8 +40,39 @@ OUTCOME = Outcome(
 )
 
 
-def sink_of(home: Path) -> MlflowSink:
-    return MlflowSink(embedded_uri(home), home / "spool", study="demo")
+class ThreadShipping:
+    """What ``Shipping`` does, but in a thread of this process, where a test can get at the clock and at MLflow."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self.n_looks = 0
+        self.last_error: str | None = None
+
+    def begin(self, spool: Path, study: str) -> None:
+        self._recorder = Recorder(self._uri, study)
+        self._shipper = Shipper(spool, self._recorder, self._tell)
+        self._thread = threading.Thread(target=self._shipper.run, daemon=True)
+        self._thread.start()
+
+    def run_ids(self) -> dict[TrialKey, str]:
+        return self._recorder.run_ids()
+
+    def wait_for_a_look(self) -> None:
+        """Until a look into the journal is over that began after this call."""
+        before = self.n_looks
+        wait_until(lambda: self.n_looks >= before + 2)
+
+    def close(self, timeout_s: float) -> None:
+        self._shipper.close(timeout_s)
+        self._thread.join(timeout_s)
+
+    def _tell(self, error: str | None) -> None:
+        self.last_error = error
+        self.n_looks += 1
+
+
+def sink_of(home: Path, spool: Path | None = None) -> MlflowSink:
+    return MlflowSink(spool or home / "spool", ThreadShipping(embedded_uri(home)), study="demo")
 
 
 def card(key: TrialKey, **parameters: str | float | int) -> TrialCard:

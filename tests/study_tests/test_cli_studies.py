@@ -32,7 +32,7 @@ from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, runs_of
 from study.tracking.sink import MlflowSink
 from study_tests.cli_book import Call, assert_refused
-from study_tests.mlflow_book import wait_until
+from study_tests.mlflow_book import ThreadShipping, wait_until
 from tasks_tests.data_files import write_letters
 
 
@@ -191,7 +191,7 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
     catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
     catalogue.release("demo", catalogue.acquire("demo"), StudyState.DONE)
-    sink = MlflowSink(f"http://127.0.0.1:{free_port}", home / "spool" / "demo", study="demo")
+    sink = MlflowSink(home / "spool" / "demo", ThreadShipping(f"http://127.0.0.1:{free_port}"), study="demo")
     sink.open_study(parameters={}, specification="name: demo")
     sink.close_study(status="done")
     assert sink.close(0) == 2

@@ -48,29 +48,22 @@ def test_connect_makes_a_database_where_there_are_no_hard_links(
 
 
 PRELOADED = """
-import sys, tempfile, threading
+import sys, tempfile
 from pathlib import Path
 from study.tracking.server import connect, preload
 
 folder, uri = Path(sys.argv[1]), sys.argv[2]
 tempfile.tempdir = str(folder)
-thread = threading.Thread(target=preload, args=(uri,))
-thread.start()
-# Not joined: whoever connects meanwhile waits.
-if "meanwhile" in sys.argv:
-    client = connect(uri)
-thread.join()
-if "meanwhile" not in sys.argv:
-    assert not list(folder.iterdir()), list(folder.iterdir())
-    before = set(sys.modules)
-    client = connect(uri)
-    assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in {"mlflow", "matplotlib"}}
+preload(uri)
+assert not list(folder.iterdir()), list(folder.iterdir())
+before = set(sys.modules)
+client = connect(uri)
+assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in {"mlflow", "matplotlib"}}
 assert [one.name for one in client.search_experiments()] == ["Default"]
 """
 
 
-@pytest.mark.parametrize("when", ["later", "meanwhile"])
-def test_preload_leaves_nothing_on_the_disk_and_nothing_to_import(tmp_path: Path, when: str) -> None:
-    command = [sys.executable, "-c", PRELOADED, str(tmp_path), embedded_uri(tmp_path / "home"), when]
+def test_preload_leaves_nothing_on_the_disk_and_nothing_to_import(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PRELOADED, str(tmp_path), embedded_uri(tmp_path / "home")]
     subprocess.run(command, check=True, timeout=PATIENCE_S)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["mlflow.db"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from study_tests.mlflow_book import (
 def _copied_spool(home: Path, act: Callable[[MlflowSink], None], monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a driver leaves that dies before anything is shipped; then ship it."""
     with monkeypatch.context() as patch:
-        patch.setattr(shipper.Shipper, "_run", lambda self: None)
+        patch.setattr(shipper.Shipper, "run", lambda self: None)
         dead = sink_of(home)
         act(dead)
         assert dead.close(0) > 0
@@ -63,8 +64,7 @@ def test_sink_writes_nothing_twice_when_the_cursor_was_not_advanced(
     assert len(once) == 3
     lines = (kept / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (kept / "cursor").write_text(str(len(b"".join(lines[:n_lines]))))
-    again = MlflowSink(embedded_uri(home), kept, study="demo")
-    assert again.close(FLUSH_S) == 0
+    assert sink_of(home, kept).close(FLUSH_S) == 0
     assert everything(client) == once
 
 
@@ -86,7 +86,7 @@ def test_sink_leaves_out_what_was_trained_again_also_when_it_dies_while_shipping
     assert sink_of(home).close(FLUSH_S) == 0
     # The metrics had arrived, the cursor stood behind the trial's opening, and the next driver knows nothing of it.
     (kept / "cursor").write_text(str(len((kept / "journal.jsonl").read_bytes().splitlines(keepends=True)[0])))
-    assert MlflowSink(embedded_uri(home), kept, study="demo").close(FLUSH_S) == 0
+    assert sink_of(home, kept).close(FLUSH_S) == 0
     history = client.get_metric_history(run_of_trial(client, FIRST).info.run_id, "loss")
     assert [row.step for row in history] == [10, 20, 30]
 
@@ -94,7 +94,6 @@ def test_sink_leaves_out_what_was_trained_again_also_when_it_dies_while_shipping
 def test_sink_leaves_out_what_was_trained_again_after_the_trial_had_ended(
     home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipper, "EVERY_S", 0)
     sink = sink_of(home)
     # The second time is that of a driver that died before Optuna had the outcome.
     for updates, time_ms in ((10,), 1_000_000), ((10, 20), 9_000_000):
@@ -113,10 +112,9 @@ import sys, threading
 from pathlib import Path
 from study.outcome import Metric, TrialKey
 from study.tracking import shipper
-from study.tracking.sink import MlflowSink, embedded_uri
-shipper.EVERY_S = 0
-home = Path(sys.argv[1])
-sink = MlflowSink(embedded_uri(home), home / "spool", study="demo")
+from study_tests.mlflow_book import sink_of
+shipper.EVERY_S = shipper.HOLD_S = 0
+sink = sink_of(Path(sys.argv[1]))
 keys = [TrialKey(study="demo", model="lstm", number=number) for number in (0, 1)]
 update = 0
 while True:
@@ -129,7 +127,8 @@ while True:
 
 
 def test_sink_completes_what_a_killed_driver_was_shipping(home: Path, client: MlflowClient) -> None:
-    with subprocess.Popen([sys.executable, "-c", _DRIVER, str(home)], stdout=subprocess.PIPE, text=True) as driver:
+    command, finds = [sys.executable, "-c", _DRIVER, str(home)], {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | finds) as driver:
         assert driver.stdout is not None
         n_logged = 0
         for n_shipped in driver.stdout:

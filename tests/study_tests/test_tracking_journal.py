@@ -7,20 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from queue import Empty, Queue
 
 import pytest
 
 from study.errors import LonglagError
-from study.tracking.journal import READ_BYTES, Journal
+from study.tracking.journal import READ_BYTES, Journal, JournalReader, n_pending
 
 
-def _texts(journal: Journal) -> list[bytes]:
+def _texts(folder: Path) -> list[bytes]:
     """All that is pending, taken off in the reader's way."""
-    found = []
-    while lines := journal.read():
+    reader, found = JournalReader(folder), []
+    while lines := reader.read():
         found += [line.text for line in lines]
-        journal.advance(lines[-1].end, len(lines))
+        reader.advance(lines[-1].end)
+    reader.close()
     return found
 
 
@@ -36,38 +39,40 @@ def _filled(folder: Path, lines: list[bytes]) -> Journal:
 
 
 def test_journal_gives_lines_back_in_order(tmp_path: Path) -> None:
-    journal = _filled(tmp_path, _lines(100))
-    assert journal.n_pending == 100
-    assert _texts(journal) == _lines(100)
-    assert journal.n_pending == 0
+    _filled(tmp_path, _lines(100))
+    assert n_pending(tmp_path) == 100
+    assert _texts(tmp_path) == _lines(100)
+    assert n_pending(tmp_path) == 0
 
 
-def test_journal_goes_on_at_its_cursor_when_opened_again(tmp_path: Path) -> None:
+def test_reader_goes_on_at_the_cursor(tmp_path: Path) -> None:
+    _filled(tmp_path, _lines(10))
+    reader = JournalReader(tmp_path)
+    reader.advance(reader.read()[3].end)
+    reader.close()
+    assert n_pending(tmp_path) == 6
+    assert _texts(tmp_path) == _lines(10)[4:]
+
+
+def test_journal_is_empty_when_all_is_done_with(tmp_path: Path) -> None:
     journal = _filled(tmp_path, _lines(10))
-    journal.advance(journal.read()[3].end, 4)
-    journal.close()
-    again = Journal(tmp_path)
-    assert again.n_pending == 6
-    assert _texts(again) == _lines(10)[4:]
+    reader = JournalReader(tmp_path)
+    for text in (*_lines(10), b"after\n"):
+        lines = reader.read()
+        assert lines[0].text == text
+        reader.advance(lines[0].end)
+        if len(lines) == 1:
+            assert (tmp_path / "journal.jsonl").stat().st_size == 0
+            assert reader.read() == []
+            journal.append(b"after\n", durable=True)
 
 
-def test_journal_empties_its_file_when_all_is_done_with(tmp_path: Path) -> None:
-    journal = _filled(tmp_path, _lines(10))
-    _texts(journal)
-    assert (tmp_path / "journal.jsonl").stat().st_size == 0
-    journal.append(b"after\n", durable=True)
-    journal.close()
-    assert _texts(Journal(tmp_path)) == [b"after\n"]
-
-
-def test_journal_replays_when_the_cursor_was_not_written(tmp_path: Path) -> None:
-    journal = _filled(tmp_path, _lines(10))
-    kept = (tmp_path / "journal.jsonl").read_bytes(), (tmp_path / "cursor").read_bytes()
-    _texts(journal)
-    journal.close()
-    (tmp_path / "journal.jsonl").write_bytes(kept[0])
-    (tmp_path / "cursor").write_bytes(kept[1])
-    assert _texts(Journal(tmp_path)) == _lines(10)
+def test_reader_replays_when_the_cursor_was_not_written(tmp_path: Path) -> None:
+    _filled(tmp_path, _lines(10)).close()
+    kept = (tmp_path / "journal.jsonl").read_bytes()
+    _texts(tmp_path)
+    (tmp_path / "journal.jsonl").write_bytes(kept)
+    assert _texts(tmp_path) == _lines(10)
 
 
 def test_journal_loses_nothing_appended_after_a_cursor_beyond_the_end(tmp_path: Path) -> None:
@@ -76,7 +81,7 @@ def test_journal_loses_nothing_appended_after_a_cursor_beyond_the_end(tmp_path: 
     (tmp_path / "cursor").write_text("500")
     _filled(tmp_path, _lines(3)).close()
     (tmp_path / "journal.jsonl").write_bytes((tmp_path / "journal.jsonl").read_bytes() + b"".join(_lines(100)[3:]))
-    assert _texts(Journal(tmp_path)) == _lines(100)
+    assert _texts(tmp_path) == _lines(100)
 
 
 @pytest.mark.parametrize("n_bytes", [1, 5, 20])
@@ -85,17 +90,26 @@ def test_journal_cuts_a_torn_line_off(tmp_path: Path, n_bytes: int) -> None:
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(_lines(60)[55][:n_bytes])
     journal = Journal(tmp_path)
-    assert journal.n_pending == 3
+    assert n_pending(tmp_path) == 3
     journal.append(b"whole\n", durable=True)
-    assert _texts(journal) == [*_lines(3), b"whole\n"]
+    assert _texts(tmp_path) == [*_lines(3), b"whole\n"]
 
 
-def test_journal_reads_a_line_longer_than_a_block(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_lines", [0, 3])
+def test_reader_leaves_a_line_alone_that_a_dead_writer_has_torn(tmp_path: Path, n_lines: int) -> None:
+    _filled(tmp_path, _lines(n_lines)).close()
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b"torn")
+    assert _texts(tmp_path) == _lines(n_lines)
+    _filled(tmp_path, [b"whole\n"])
+    assert _texts(tmp_path) == [b"whole\n"]
+
+
+def test_reader_reads_a_line_longer_than_a_block(tmp_path: Path) -> None:
     lines = [b"a" * (2 * READ_BYTES + 7) + b"\n", b"b\n", b"c" * READ_BYTES + b"\n"]
-    _filled(tmp_path, lines).close()
-    journal = Journal(tmp_path)
-    assert journal.n_pending == 3
-    assert _texts(journal) == lines
+    _filled(tmp_path, lines)
+    assert n_pending(tmp_path) == 3
+    assert _texts(tmp_path) == lines
 
 
 def test_journal_refuses_a_second_owner(tmp_path: Path) -> None:
@@ -106,6 +120,19 @@ def test_journal_refuses_a_second_owner(tmp_path: Path) -> None:
     Journal(tmp_path).close()
 
 
+def test_a_second_reader_waits_for_the_first(tmp_path: Path) -> None:
+    _filled(tmp_path, _lines(2))
+    first, found = JournalReader(tmp_path), Queue[list[bytes]]()
+    thread = threading.Thread(target=lambda: found.put(_texts(tmp_path)))
+    thread.start()
+    with pytest.raises(Empty):
+        found.get(timeout=0.1)
+    first.advance(first.read()[0].end)
+    first.close()
+    assert found.get(timeout=10) == _lines(2)[1:]
+    thread.join()
+
+
 def test_journal_refuses_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LonglagError, match="the journal of a study must be writable"):
@@ -114,13 +141,11 @@ def test_journal_refuses_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_journal_refuses_lines_after_close(tmp_path: Path) -> None:
     journal = _filled(tmp_path, _lines(2))
-    lines = journal.read()
+    journal.close()
     journal.close()
     with pytest.raises(ValueError, match="append needs an open journal"):
         journal.append(b"late\n", durable=True)
-    journal.advance(lines[-1].end, 2)
-    assert journal.read() == []
-    assert journal.n_pending == 2
+    assert n_pending(tmp_path) == 2
 
 
 _FILLER = """
@@ -148,7 +173,7 @@ def test_journal_keeps_what_it_has_when_the_disk_is_full(tmp_path: Path) -> None
         [sys.executable, "-c", _FILLER, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.startswith("3 the journal of a study must be writable, but")
-    assert _texts(Journal(tmp_path)) == [b"x" * 299 + b"\n"] * 3 + [b"room again\n"]
+    assert _texts(tmp_path) == [b"x" * 299 + b"\n"] * 3 + [b"room again\n"]
 
 
 _WRITER = """
@@ -171,6 +196,35 @@ def test_journal_has_all_that_was_acknowledged_when_its_process_is_killed(tmp_pa
             writer.stdout.readline()
         os.kill(writer.pid, signal.SIGKILL)
         acknowledged = 300 + len(writer.stdout.read().splitlines())
-    lines = _texts(Journal(tmp_path))
+    lines = _texts(tmp_path)
     assert len(lines) >= acknowledged
     assert lines == [b"%d %s\n" % (number, b"x" * (number % 5000)) for number in range(len(lines))]
+
+
+_APPENDER = """
+import sys
+from pathlib import Path
+from study.tracking.journal import Journal, n_pending
+folder = Path(sys.argv[1])
+journal = Journal(folder)
+for number in range(5000):
+    journal.append(b"%d\\n" % number, durable=False)
+    while number % 100 == 0 and n_pending(folder):
+        pass
+"""
+
+
+def test_reader_gets_every_line_once_while_another_process_appends(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    with subprocess.Popen([sys.executable, "-c", _APPENDER, str(tmp_path)]) as writer:
+        reader, found, n_emptied = JournalReader(tmp_path), [], 0
+        while writer.poll() is None or reader.read():
+            if lines := reader.read():
+                found += [line.text for line in lines]
+                reader.advance(lines[-1].end)
+                n_emptied += (tmp_path / "cursor").read_text() == "0"
+        reader.close()
+    assert writer.returncode == 0
+    assert found == [b"%d\n" % number for number in range(5000)]
+    # Else nothing would have been seen of appending to what is being emptied.
+    assert n_emptied >= 50

@@ -20,6 +20,7 @@ from study.outcome import Metric, Outcome, Status, TrialKey
 from study.tracking import server, shipper
 from study.tracking.server import check_tracking, database_file, embedded_uri, masked
 from study.tracking.sink import MlflowSink, TrialCard, download_weights
+from study_tests.mlflow_book import ThreadShipping
 
 StartServer = Callable[[Path, int], "subprocess.Popen[bytes]"]
 
@@ -139,6 +140,7 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int, mlflow_server: StartServer
 ) -> None:
     monkeypatch.setattr(shipper, "LONGEST_WAIT_S", 1.0)
+    monkeypatch.setattr(shipper, "EVERY_S", 0.05)
     monkeypatch.setattr(shipper, "HOLD_S", 0.0)
     monkeypatch.setattr(shipper, "ASKED_S", 0.0)
     port = free_port
@@ -151,7 +153,7 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
         file.write_bytes(file.name.encode())
 
     # The study begins while the server is not up yet.
-    sink = MlflowSink(uri, tmp_path / "spool", study="demo")
+    sink = MlflowSink(tmp_path / "spool", ThreadShipping(uri), study="demo")
     sink.open_study(parameters={"task": "adding"}, specification="name: demo\n")
     for card in cards[:2]:
         sink.open_trial(card)

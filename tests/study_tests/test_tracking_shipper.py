@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from study.outcome import Metric, TrialKey
 from study.tracking import shipper
-from study.tracking.journal import READ_BYTES
+from study.tracking.journal import READ_BYTES, n_pending
 from study.tracking.place import Place
 from study.tracking.sink import MlflowSink, embedded_uri
 from study_tests.mlflow_book import (
@@ -22,6 +22,7 @@ from study_tests.mlflow_book import (
     FLUSH_S,
     OUTCOME,
     SECOND,
+    ThreadShipping,
     card,
     everything,
     reported,
@@ -59,7 +60,8 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
 
         return call
 
-    sink = sink_of(home)
+    shipping = ThreadShipping(embedded_uri(home))
+    sink = MlflowSink(home / "spool", shipping, study="demo")
     sink.open_study(parameters={}, specification="name: demo\n")
     wait_until(lambda: sink.pending() == 0)
     for owner, name in [
@@ -75,8 +77,8 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
             sink.log_metrics(key, measured_now(update, 0.5, 1.0, 2.0))
     for n_ended, key in enumerate(keys, start=1):
         sink.close_trial(key, OUTCOME, None)
-        left = 4 * (len(keys) - n_ended)
-        wait_until(lambda left=left: sink.pending() == left)
+        shipping.wait_for_a_look()
+        assert calls.count("update_run_info") == n_ended
     assert sink.close(FLUSH_S) == 0
     assert {name: calls.count(name) for name in set(calls)} == dict.fromkeys(
         ("create_run", "log_batch", "update_run_info", "upload"), len(keys)
@@ -87,13 +89,14 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
 def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
     home: Path, client: MlflowClient
 ) -> None:
-    sink = sink_of(home)
+    shipping = ThreadShipping(embedded_uri(home))
+    sink = MlflowSink(home / "spool", shipping, study="demo")
     for key in (FIRST, SECOND, THIRD):
         sink.open_trial(card(key, learning_rate=0.1))
         sink.log_metrics(key, measured_now(10, 0.5))
     sink.close_trial(SECOND, OUTCOME, None)
     sink.interrupt_trial(THIRD)
-    wait_until(lambda: sink.pending() == 2)
+    shipping.wait_for_a_look()
     assert set(sink.run_ids()) == {SECOND, THIRD}
     assert run_of_trial(client, SECOND).info.status == "FINISHED"
     assert run_of_trial(client, THIRD).info.status == "KILLED"
@@ -107,9 +110,8 @@ def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
 
     # A driver that dies while lines wait leaves all from the first of them on, also what MLflow has already.
     once = everything(client)
-    assert (died / "cursor").read_text() == "0"
-    again = MlflowSink(embedded_uri(home), died, study="demo")
-    assert again.close(FLUSH_S) == 0
+    assert n_pending(died) == 8
+    assert sink_of(home, died).close(FLUSH_S) == 0
     assert everything(client) == once
 
 
@@ -131,8 +133,8 @@ def test_sink_tells_of_a_trial_under_way_after_a_while(
 @pytest.mark.usefixtures("patient")
 def test_sink_holds_no_more_than_half_of_what_one_look_shows(home: Path, client: MlflowClient) -> None:
     sink = sink_of(home)
-    sink.open_trial(replace(card(FIRST), configuration="x" * (READ_BYTES // 2 + 1)))
-    sink.open_trial(card(SECOND))
+    sink.open_trial(card(FIRST))
+    sink.open_trial(replace(card(SECOND), configuration="x" * (READ_BYTES // 2 + 1)))
     wait_until(lambda: sink.pending() == 0)
     for key in (FIRST, SECOND):
         assert run_of_trial(client, key).info.status == "RUNNING"
