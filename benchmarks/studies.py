@@ -104,7 +104,7 @@ def overhead() -> Section:
         ),
         rows=rows,
         notes="Wall time is that of the whole command: imports, Ray's start, the search, waiting and the end. Tracking "
-        "is the processor time of the process that carries entries to MLflow, its imports included.",
+        "is processor time of the process that carries entries to MLflow, its imports included.",
     )
 
 

@@ -177,5 +177,5 @@ def _left(watched: Watched, elapsed: float) -> str:
 
 
 def _trouble(watched: Watched) -> str:
-    error, pending = watched.tracking_error(), watched.n_pending()
-    return f"tracking waits ({pending} entries kept on disk): {error}" if error else ""
+    error = watched.tracking_error()
+    return f"tracking waits ({watched.n_pending()} entries kept on disk): {error}" if error else ""

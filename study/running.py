@@ -91,9 +91,7 @@ def owned(
                     sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
             finally:
                 sink.close(FLUSH_S)
-            run_ids = sink.run_ids()
-            for name, search in searches.items():
-                search.attach_runs({key.number: run_id for key, run_id in run_ids.items() if key.model == name})
+            catalogue.attach_runs(sink.run_ids())
     except KeyboardInterrupt:
         state = StudyState.INTERRUPTED
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from study.errors import LonglagError, StoppedError, UserError, unknown_name
@@ -78,8 +78,7 @@ class Session:
                 )
             if header.state is StudyState.DONE:
                 if self.unsent(spec.name):
-                    with Shipping(self.tracking_uri) as shipping:
-                        MlflowSink(spool_of(self.settings, spec.name), shipping, study=spec.name).close(FLUSH_S)
+                    self._send_rest(spec.name)
                 return StudyState.DONE
             if header.owner is not None:
                 raise UserError(
@@ -95,8 +94,7 @@ class Session:
         _go_on(stop)
         device = header.device if header else spec.device
         # Shipping first: it imports MLflow while Ray starts.
-        with Shipping(self.tracking_uri) as shipping, ExitStack() as training:
-            cluster = training.enter_context(connect(address, n_workers, device))
+        with Shipping(self.tracking_uri) as shipping, connect(address, n_workers, device) as cluster:
             _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:
@@ -107,8 +105,6 @@ class Session:
                 watch(watched),
             ):
                 run(conductor, cluster, name=spec.name, home=self.settings.home, stop=stop)
-                # Ray takes a second to end, in which the rest is shipped.
-                training.close()
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
     def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:
@@ -257,6 +253,13 @@ class Session:
         """Climb the ladder again with an exported network, on fresh sequences; see ``study.exported``."""
         plan, weights = read_export(folder)
         return evaluate(plan, weights, n_sequences=n_sequences, draw=draw)
+
+    def _send_rest(self, name: str) -> None:
+        """Let MLflow have what it lacks of a study that is done."""
+        with Shipping(self.tracking_uri) as shipping:
+            sink = MlflowSink(spool_of(self.settings, name), shipping, study=name)
+            sink.close(FLUSH_S)
+            self._catalogue().attach_runs(sink.run_ids())
 
     def _catalogue(self, *, create: bool = False) -> Catalogue:
         missing = self.settings.missing_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 import uuid
@@ -94,5 +95,7 @@ class StackTrainable(tune.Trainable):
         path = self._spool / f"{model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
         half_written = path.with_suffix(".part")
         save_file(departure.weights, half_written)
+        with half_written.open("rb") as file:
+            os.fsync(file.fileno())
         half_written.rename(path)
         return Departed(number=departure.number, outcome=departure.outcome, weights=path)

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from study.errors import LonglagError, UserError, unknown_name
 from study.outcome import TrialKey
 from study.plan import Device
 from study.record import TrialRecord
-from study.search.model_search import read_record
+from study.search.model_search import RUNS, read_record
 from study.search.storage import every_trial, persist
 
 SPEC, DEVICE, DATA, STATE, OWNER, STOP = (
@@ -185,6 +185,15 @@ class Catalogue:
                 for trial in every_trial(self._storage, study._study_id):
                     yield read_record(TrialKey(study=name, model=model, number=trial.number), trial, study.user_attrs)
 
+    def attach_runs(self, run_ids: Mapping[TrialKey, str]) -> None:
+        """Keep the tracking store's runs of trials, as far as their models are in this storage."""
+        by_search: dict[str, dict[str, str]] = {}
+        for key, run_id in run_ids.items():
+            by_search.setdefault(f"{key.study}/{key.model}", {})[str(key.number)] = run_id
+        for search in self._frozen():
+            if runs := by_search.get(search.study_name):
+                self._set(search.study_name, RUNS, search.user_attrs.get(RUNS, {}) | runs)
+
     def holds(self, name: str, owner: Owner) -> bool:
         """Whether the lease is still this owner's."""
         attributes = persist(lambda: self._storage.get_study_user_attrs(self._id(name)))
@@ -201,7 +210,7 @@ class Catalogue:
     def _id(self, name: str) -> int:
         return self._storage.get_study_id_from_name(name)
 
-    def _set(self, name: str, key: str, value: str) -> None:
+    def _set(self, name: str, key: str, value: str | dict[str, str]) -> None:
         persist(lambda: self._storage.set_study_user_attr(self._id(name), key, value))
 
 

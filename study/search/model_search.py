@@ -91,11 +91,6 @@ class ModelSearch:
         for trial in self._in_state(TrialState.RUNNING):
             self._set_state(trial.number, TrialState.WAITING)
 
-    def attach_runs(self, run_ids: Mapping[int, str]) -> None:
-        """Keep the tracking store's runs of trials, by number."""
-        runs = self._attributes().get(RUNS, {}) | {str(number): run_id for number, run_id in run_ids.items()}
-        persist(lambda: self._storage.set_study_user_attr(self._study_id, RUNS, runs))
-
     def records(self) -> list[TrialRecord]:
         """All trials by number."""
         attributes = self._attributes()

@@ -19,12 +19,16 @@ from study.tracking.shipping import News
 def main() -> None:
     """Do what the driver says, and tell it how that goes."""
     line: Connection = Connection(int(sys.argv[1]))
+    # What MLflow may start shall not keep the driver waiting for the end of the line.
+    os.set_inheritable(line.fileno(), False)
     with suppress(EOFError):
         uri = line.recv()
         # What fails here fails again, and is told, when MLflow is used.
         with suppress(Exception):
             preload(uri)
         task = line.recv()
+        if task is None:
+            return
         recorder = Recorder(uri, task.study)
         shipper = Shipper(task.spool, recorder, _teller(line, recorder))
         threading.Thread(target=_listen, args=(line, shipper), name="longlag-words", daemon=True).start()

@@ -35,11 +35,12 @@ def unsent(folder: Path) -> bool:
 
 
 def n_pending(folder: Path) -> int:
-    """Lines of a journal that are not done with, counted in its file; for any thread of any process."""
-    with ExitStack() as held:
-        file = _opened(folder / FILE, held)
-        with _alone(file):
-            return sum(block.count(b"\n") for _, block in _blocks(file, _read_cursor(folder)))
+    """Lines of a journal that are not done with, counted in its file; for any thread of any process.
+
+    Without a lock, lest who appends wait: a journal that is being emptied has a wrong number for a moment.
+    """
+    with (folder / FILE).open("rb") as file:
+        return sum(block.count(b"\n") for _, block in _blocks(file.fileno(), _read_cursor(folder)))
 
 
 class Journal:
@@ -75,16 +76,19 @@ class Journal:
         """
         if self._held is None:
             raise ValueError("append needs an open journal, but it is closed")
-        with _alone(self._file):
-            size = os.fstat(self._file).st_size
-            try:
-                _write(self._file, line)
-                if durable:
-                    os.fsync(self._file)
-            except OSError as error:
-                with suppress(OSError):
-                    os.ftruncate(self._file, size)
-                raise self._unwritable(error) from error
+        try:
+            with _alone(self._file):
+                size = os.fstat(self._file).st_size
+                try:
+                    _write(self._file, line)
+                    if durable:
+                        os.fsync(self._file)
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(self._file, size)
+                    raise
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Let the folder go; whatever is pending stays in it."""
@@ -98,7 +102,7 @@ class Journal:
         cursor = _read_cursor(self._folder)
         if cursor > size:
             cursor = size
-            _write_cursor(self._folder, cursor)
+            _prepare_cursor(self._folder, cursor).rename(self._folder / CURSOR)
         end = cursor
         for at, block in _blocks(self._file, cursor):
             if (last := block.rfind(b"\n")) >= 0:
@@ -113,10 +117,18 @@ class JournalReader:
     """The reading end, of which a folder has one at a time; where the cursor is, the next one goes on."""
 
     def __init__(self, folder: Path) -> None:
-        """Wait until no other reader is left, then look where the cursor is; OSError if the disk is broken."""
+        """Look where the cursor is.
+
+        Raises:
+            LonglagError: there is another reader.
+            OSError: the disk is broken.
+        """
         self._folder = folder
         with ExitStack() as held:
-            fcntl.flock(_opened(folder / _READER, held), fcntl.LOCK_EX)
+            try:
+                fcntl.flock(_opened(folder / _READER, held), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LonglagError(f"a journal must be read by one process, but {folder} is in use") from None
             self._file = _opened(folder / FILE, held)
             with _alone(self._file):
                 self._cursor = min(_read_cursor(folder), os.fstat(self._file).st_size)
@@ -141,15 +153,19 @@ class JournalReader:
 
     def advance(self, end: int) -> None:
         """Be done with all lines up to the one that ends at ``end``."""
-        with _alone(self._file):
-            emptied = end == os.fstat(self._file).st_size
-            _write_cursor(self._folder, 0 if emptied else end)
-            self._cursor = end
-            if emptied:
-                # Only now: a cursor beyond an emptied file would skip what is appended next. Dying in between
-                # replays lines that are done with, which is harmless.
-                os.ftruncate(self._file, 0)
-                self._cursor = 0
+        # Whoever appends shall wait for no disk: what is slow comes before the lock.
+        if end == os.fstat(self._file).st_size:
+            emptied = _prepare_cursor(self._folder, 0)
+            with _alone(self._file):
+                if end == os.fstat(self._file).st_size:
+                    # In this order: a cursor beyond an emptied file would skip what is appended next. Dying in between
+                    # replays lines that are done with, which is harmless.
+                    emptied.rename(self._folder / CURSOR)
+                    os.ftruncate(self._file, 0)
+                    self._cursor = 0
+                    return
+        _prepare_cursor(self._folder, end).rename(self._folder / CURSOR)
+        self._cursor = end
 
     def close(self) -> None:
         """Let the next reader come."""
@@ -186,16 +202,16 @@ def _read_cursor(folder: Path) -> int:
         return 0
 
 
-def _write_cursor(folder: Path, cursor: int) -> None:
-    """Replace the cursor file as a whole, so that a crash leaves the old one or the new one."""
-    half_written = folder / f"{CURSOR}.part"
-    file = os.open(half_written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _prepare_cursor(folder: Path, cursor: int) -> Path:
+    """A cursor file that only has to be renamed, so that a crash leaves the old one or the new one."""
+    prepared = folder / f"{CURSOR}.part"
+    file = os.open(prepared, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         _write(file, str(cursor).encode("ascii"))
         os.fsync(file)
     finally:
         os.close(file)
-    half_written.rename(folder / CURSOR)
+    return prepared
 
 
 def _write(file: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from study.errors import LonglagError
 from study.outcome import Status, TrialKey
 from study.tracking import server
-from study.tracking.server import MODEL, STUDY, TRIAL
+from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -123,4 +124,9 @@ def _run_place(run: Run) -> RunPlace:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            if name == WEIGHTS:
+                # Their other copy is deleted once they are here; all else can be made again.
+                file.flush()
+                os.fsync(file.fileno())

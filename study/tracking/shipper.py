@@ -7,9 +7,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from study.errors import LonglagError
 from study.outcome import TrialKey
 from study.tracking.entry import (
     CorruptError,
@@ -61,11 +62,13 @@ class Shipper:
         Args:
             spool: the journal's folder; refused entries are put aside there.
             recorder: what an entry becomes.
-            tell: called after each look into the journal, with what keeps entries from MLflow if anything does.
+            tell: called after each look into the journal and each shipment, with what keeps entries from MLflow if
+                anything does.
         """
         self._spool, self._recorder, self._tell = spool, recorder, tell
         self._closing, self._deadline_s = threading.Event(), math.inf
         self._n_together, self._n_refusals, self._n_aside = BATCH, 0, 0
+        self._complaint: str | None = None
         self._read: dict[int, Entry] = {}
         self._passed: set[int] = set()
 
@@ -75,30 +78,39 @@ class Shipper:
         self._closing.set()
 
     def run(self) -> None:
-        """Ship until closed; waits for another shipper of this journal to be through."""
-        self._reader = JournalReader(self._spool)
-        try:
-            self._ship_all()
-        finally:
-            self._reader.close()
+        """Ship until closed."""
+        reader = self._opened()
+        if reader is not None:
+            with closing(reader):
+                self._ship_all(reader)
 
-    def _ship_all(self) -> None:
-        wait_s, complaint = FIRST_WAIT_S, None
+    def _opened(self) -> JournalReader | None:
+        """The reading end of the journal, as soon as it can be had; None if that is not before it is late."""
+        while not self._late:
+            try:
+                return JournalReader(self._spool)
+            except (LonglagError, OSError) as error:
+                self._tell(self._recorder.sentence(error))
+                self._pause(LAST_WAIT_S)
+        return None
+
+    def _ship_all(self, reader: JournalReader) -> None:
+        wait_s = FIRST_WAIT_S
         while not self._late:
             # Before the look, which then finds all that was appended before somebody closed.
-            closing = self._closing.is_set()
+            asked_to_close = self._closing.is_set()
             try:
-                lines = self._reader.read()
+                lines = reader.read()
                 found_none = not lines
-                complaint = self._ship(lines) or complaint
-                self._tell(complaint)
+                self._ship(reader, lines)
+                self._tell(self._complaint)
             except Exception as error:  # noqa: BLE001  (a study never dies of its tracking)
                 self._recorder.forget()
                 self._tell(self._recorder.sentence(error))
                 self._pause(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
                 continue
-            if closing and found_none:
+            if asked_to_close and found_none:
                 return
             wait_s = FIRST_WAIT_S
             self._closing.wait(EVERY_S)
@@ -114,9 +126,10 @@ class Shipper:
         else:
             self._closing.wait(seconds)
 
-    def _ship(self, lines: list[Line]) -> str | None:
-        """Ship what one look into the journal has found; a complaint if some of it had to be put aside."""
-        complaint = None
+    def _ship(self, reader: JournalReader, lines: list[Line]) -> None:
+        """Ship what one look into the journal has found."""
+        # A full disk may have kept the cursor from moving over what MLflow has.
+        self._be_done_with(reader, (), lines)
         ripe = self._ripe(lines)
         while ripe and not self._late:
             n_lines = min(len(ripe), self._n_together)
@@ -133,13 +146,10 @@ class Shipper:
                 self._n_refusals += refused(error)
                 if not corrupt and self._n_refusals < MAX_REFUSALS:
                     raise
-                self._put_aside(ripe[0])
-                complaint = (
-                    f"{self._n_aside} entries are kept in {self._spool / REFUSED}: {self._recorder.sentence(error)}"
-                )
-            self._be_done_with(ripe[:n_lines], lines)
+                self._put_aside(ripe[0], error)
+            self._be_done_with(reader, ripe[:n_lines], lines)
+            self._tell(self._complaint)
             del ripe[:n_lines]
-        return complaint
 
     def _entry(self, line: Line) -> Entry:
         """What the line says; a line that is held is looked at more than once."""
@@ -168,21 +178,23 @@ class Shipper:
                     held[entry.key] = held.get(entry.key, True) and young and not ended
         return [line for line in new if line.end not in told_of or not held[told_of[line.end]]]
 
-    def _be_done_with(self, shipped: Sequence[Line], lines: list[Line]) -> None:
+    def _be_done_with(self, reader: JournalReader, shipped: Sequence[Line], lines: list[Line]) -> None:
         """Move the cursor over as many lines from the first on as MLflow has, and take them off ``lines``."""
         self._passed |= {line.end for line in shipped}
         for line in shipped:
             self._read.pop(line.end, None)
         n_lines = next((n for n, line in enumerate(lines) if line.end not in self._passed), len(lines))
         if n_lines:
-            self._reader.advance(lines[n_lines - 1].end)
+            reader.advance(lines[n_lines - 1].end)
             self._passed -= {line.end for line in lines[:n_lines]}
             del lines[:n_lines]
 
-    def _put_aside(self, line: Line) -> None:
+    def _put_aside(self, line: Line, error: Exception) -> None:
         with (self._spool / REFUSED).open("ab") as file:
             file.write(line.text)
             file.flush()
             os.fsync(file.fileno())
         self._n_aside += 1
         self._n_refusals = 0
+        place = self._spool / REFUSED
+        self._complaint = f"{self._n_aside} entries are kept in {place}: {self._recorder.sentence(error)}"

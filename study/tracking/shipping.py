@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from study.outcome import TrialKey
+from study.tracking.server import masked
 from study.tracking.shipper import FIRST_WAIT_S, LAST_WAIT_S, LONGEST_WAIT_S
 
 
@@ -25,8 +27,10 @@ class Task:
     study: str
 
 
-Words = str | Task | float
-"""What the driver says, in this order: the address of MLflow, what to ship, and how long to go on when it closes."""
+Words = str | Task | float | None
+"""What the driver says, in this order: the address of MLflow, what to ship or None for nothing, and how long to go on
+when it closes.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,8 @@ class Shipping:
     """A process beside the driver, so that neither MLflow's work nor its memory is the driver's.
 
     It imports MLflow at once, which takes two or three seconds, and waits for ``begin``. Should it die, another takes
-    its place. It dies with the driver, however that ends; a terminal's Ctrl-C is not meant for it.
+    its place. It dies with the driver, however that ends; a terminal's Ctrl-C is not meant for it. What it prints is
+    kept from the terminal, which belongs to the study's live table.
     """
 
     def __init__(self, uri: str) -> None:
@@ -52,6 +57,7 @@ class Shipping:
         self._deadline_s = 0.0
         self._lock, self._closing, self._over = threading.Lock(), threading.Event(), threading.Event()
         self.last_error: str | None = None
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  (the thread closes it)
         self._start()
         self._thread = threading.Thread(target=self._attend, name="longlag-shipping", daemon=True)
         self._thread.start()
@@ -73,13 +79,18 @@ class Shipping:
         return self._run_ids.copy()
 
     def close(self, timeout_s: float) -> None:
-        """End the process: when all is shipped that the journal holds, or after this long at the latest."""
+        """End the process: when all is shipped that the journal holds, or after this long at the latest.
+
+        One that was given nothing ends by itself when it is through with its imports.
+        """
         with self._lock:
             self._deadline_s = time.monotonic() + timeout_s
             self._closing.set()
-            if self._task is not None:
-                self._say(timeout_s)
-        if self._task is not None and timeout_s > 0:
+            self._say(None if self._task is None else timeout_s)
+            if self._task is None:
+                self._over.set()
+                return
+        if timeout_s > 0:
             # It ends by itself unless it is stuck in a call.
             self._thread.join(timeout_s + LAST_WAIT_S)
         with self._lock:
@@ -94,8 +105,8 @@ class Shipping:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __package__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                # The terminal belongs to the study's live table.
                 stdout=subprocess.DEVNULL,
+                stderr=self._printed,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 pass_fds=[theirs.fileno()],
                 # Of its own, for a terminal sends Ctrl-C to all processes of one.
@@ -115,27 +126,36 @@ class Shipping:
     def _attend(self) -> None:
         """Take in what the process tells, and put another in its place should it die."""
         wait_s = FIRST_WAIT_S
-        while True:
-            with suppress(EOFError, OSError):
-                while True:
-                    news: News = self._line.recv()
-                    self._run_ids |= news.run_ids
-                    self.last_error = news.error
-                    wait_s = FIRST_WAIT_S
-            status = self._process.wait()
-            with self._lock:
-                self._line.close()
-            if self._closing.is_set() and status == 0:
-                return
-            self.last_error = f"tracking: its process has ended with status {status}, another follows"
-            if self._closing.is_set():
-                self._over.wait(min(wait_s, LAST_WAIT_S))
-            else:
-                self._closing.wait(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            with self._lock:
-                if self._over.is_set():
+        with self._printed:
+            while True:
+                with suppress(EOFError, OSError):
+                    while True:
+                        news: News = self._line.recv()
+                        self._run_ids |= news.run_ids
+                        self.last_error = news.error
+                        wait_s = FIRST_WAIT_S
+                status = self._process.wait()
+                with self._lock:
+                    self._line.close()
+                if self._over.is_set() or (self._closing.is_set() and status == 0):
                     return
-                # Without another process there is nothing to be heard, and the next round tries again.
-                with suppress(OSError):
-                    self._start()
+                self.last_error = f"tracking: its process has ended with status {status}{self._last_words()}"
+                if self._closing.is_set():
+                    self._over.wait(min(wait_s, LAST_WAIT_S))
+                else:
+                    self._closing.wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                with self._lock:
+                    if self._over.is_set():
+                        return
+                    # Without another process there is nothing to be heard, and the next round tries again.
+                    with suppress(OSError):
+                        self._start()
+
+    def _last_words(self) -> str:
+        """The last line that was printed, in parentheses; a traceback's names the error."""
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").splitlines()
+        self._printed.seek(0)
+        self._printed.truncate()
+        return next((f" ({masked(line, self._uri)})" for line in reversed(lines) if line.strip()), "")

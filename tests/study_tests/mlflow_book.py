@@ -45,7 +45,7 @@ class ThreadShipping:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self.n_looks = 0
+        self.n_told = 0
         self.last_error: str | None = None
 
     def begin(self, spool: Path, study: str) -> None:
@@ -59,8 +59,9 @@ class ThreadShipping:
 
     def wait_for_a_look(self) -> None:
         """Until a look into the journal is over that began after this call."""
-        before = self.n_looks
-        wait_until(lambda: self.n_looks >= before + 2)
+        before = self.n_told
+        # Each look tells once, and once more if it ships anything; one look may be under way.
+        wait_until(lambda: self.n_told >= before + 4)
 
     def close(self, timeout_s: float) -> None:
         self._shipper.close(timeout_s)
@@ -68,7 +69,7 @@ class ThreadShipping:
 
     def _tell(self, error: str | None) -> None:
         self.last_error = error
-        self.n_looks += 1
+        self.n_told += 1
 
 
 def sink_of(home: Path, spool: Path | None = None) -> MlflowSink:

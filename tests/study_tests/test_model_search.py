@@ -12,11 +12,12 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from study.outcome import Outcome, Status, failed_outcome
+from study.outcome import Outcome, Status, TrialKey, failed_outcome
 from study.plan import Choices, Domain, Interval
 from study.record import TrialRecord
 from study.search import history as history_module
 from study.search import storage as storage_module
+from study.search.catalogue import Catalogue
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study_tests.plan_book import MODEL, POINT, SEARCH, SPACE
@@ -194,9 +195,10 @@ def test_release_leaves_nothing_running_and_the_next_owner_adopts(url: str, name
 
 def test_attached_runs_are_read_back_and_kept(url: str, name: str) -> None:
     one = search(url, name)
-    first, second = one.ask().key.number, one.ask().key.number
-    one.attach_runs({first: "abc123"})
-    one.attach_runs({second: "def456"})
+    first, second = one.ask().key, one.ask().key
+    catalogue = Catalogue(open_storage(url))
+    catalogue.attach_runs({first: "abc123", TrialKey(study=name, model="a model of another storage", number=0): "x"})
+    catalogue.attach_runs({second: "def456"})
     assert [record.run_id for record in search(url, name).records()] == ["abc123", "def456"]
 
 

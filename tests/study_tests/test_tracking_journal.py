@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from queue import Empty, Queue
 
 import pytest
 
@@ -120,17 +119,32 @@ def test_journal_refuses_a_second_owner(tmp_path: Path) -> None:
     Journal(tmp_path).close()
 
 
-def test_a_second_reader_waits_for_the_first(tmp_path: Path) -> None:
+def test_reader_refuses_to_be_the_second(tmp_path: Path) -> None:
     _filled(tmp_path, _lines(2))
-    first, found = JournalReader(tmp_path), Queue[list[bytes]]()
-    thread = threading.Thread(target=lambda: found.put(_texts(tmp_path)))
-    thread.start()
-    with pytest.raises(Empty):
-        found.get(timeout=0.1)
-    first.advance(first.read()[0].end)
+    first = JournalReader(tmp_path)
+    with pytest.raises(LonglagError, match="a journal must be read by one process"):
+        JournalReader(tmp_path)
     first.close()
-    assert found.get(timeout=10) == _lines(2)[1:]
-    thread.join()
+    assert _texts(tmp_path) == _lines(2)
+
+
+def test_reader_lets_nobody_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _filled(tmp_path, _lines(3))
+    reader, fsync, synced = JournalReader(tmp_path), os.fsync, []
+
+    def checked(file: int) -> None:
+        # Raises if somebody has the lock that an append needs.
+        with (tmp_path / "journal.jsonl").open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fsync(file)
+        synced.append(file)
+
+    monkeypatch.setattr(os, "fsync", checked)
+    lines = reader.read()
+    reader.advance(lines[0].end)
+    reader.advance(lines[-1].end)
+    assert len(synced) == 3
+    assert n_pending(tmp_path) == 0
 
 
 def test_journal_refuses_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

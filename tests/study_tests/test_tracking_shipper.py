@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from mlflow import MlflowClient
 
 from study.outcome import Metric, TrialKey
 from study.tracking import shipper
-from study.tracking.journal import READ_BYTES, n_pending
+from study.tracking.journal import READ_BYTES, JournalReader, n_pending
 from study.tracking.place import Place
 from study.tracking.sink import MlflowSink, embedded_uri
 from study_tests.mlflow_book import (
@@ -157,3 +159,25 @@ def test_a_trial_that_is_taken_up_again_is_told_as_soon_as_its_metrics_would_be(
     wait_until(lambda: run_of_trial(client, FIRST).info.status == "RUNNING")
     assert set(sink.run_ids()) == {FIRST}
     assert sink.close(FLUSH_S) == 0
+
+
+def test_cursor_moves_after_a_full_disk_had_kept_it(
+    home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, full = JournalReader.advance, [True]
+
+    def failing(reader: JournalReader, end: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        advance(reader, end)
+
+    monkeypatch.setattr(JournalReader, "advance", failing)
+    sink = sink_of(home)
+    sink.open_trial(card(FIRST))
+    wait_until(lambda: sink.last_error() == "tracking: No space left on device")
+    assert run_of_trial(client, FIRST).info.status == "RUNNING"
+    assert sink.pending() == 1
+    full.clear()
+    wait_until(lambda: sink.pending() == 0)
+    assert sink.close(FLUSH_S) == 0
+    assert sink.last_error() is None

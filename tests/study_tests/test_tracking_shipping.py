@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,22 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from study.outcome import TrialKey
 from study.tracking import shipping
 from study.tracking.journal import n_pending
 from study.tracking.sink import MlflowSink, Shipping, embedded_uri
-from study_tests.mlflow_book import FIRST, FLUSH_S, SECOND, card, run_of_trial, tell_all, wait_until
+from study_tests.mlflow_book import (
+    FIRST,
+    FLUSH_S,
+    OUTCOME,
+    SECOND,
+    card,
+    reported,
+    run_of_trial,
+    runs_of_study,
+    tell_all,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -27,17 +40,22 @@ def made(home: Path) -> Iterator[Shipping]:
 
 def children(parent: int) -> list[int]:
     """The process IDs of a process's children that ship."""
-    lists = (file.read_text() for file in Path(f"/proc/{parent}/task").glob("*/children"))
+    lists = (text(file) for file in Path(f"/proc/{parent}/task").glob("*/children"))
     found = [int(word) for words in lists for word in words.split()]
-    return [child for child in found if b"study.tracking" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
+    return [child for child in found if "study.tracking" in text(Path(f"/proc/{child}/cmdline")).split("\0")]
+
+
+def text(file: Path) -> str:
+    """What /proc says; nothing of a thread or process that has ended meanwhile."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def alive(process: int) -> bool:
     """Whether a process runs; one that nobody has waited for is a zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"])
 
 
 def test_process_ships_all_and_tells_the_runs(home: Path, client: MlflowClient, made: Shipping) -> None:
@@ -50,22 +68,61 @@ def test_process_ships_all_and_tells_the_runs(home: Path, client: MlflowClient, 
     assert children(os.getpid()) == []
 
 
-def test_a_killed_process_is_followed_by_another(
+def test_killed_processes_are_followed_by_others_and_nothing_is_lost_or_written_twice(
     home: Path, client: MlflowClient, made: Shipping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(shipping, "FIRST_WAIT_S", 0.05)
     sink = MlflowSink(home / "spool", made, study="demo")
-    (first,) = children(os.getpid())
-    os.kill(first, signal.SIGKILL)
-    wait_until(lambda: children(os.getpid()) not in ([], [first]))
-    assert sink.last_error() == "tracking: its process has ended with status -9, another follows"
-    tell_all(sink, None)
-    for one in children(os.getpid()):
-        os.kill(one, signal.SIGKILL)
-    # Also while the study waits for it.
+    keys = [TrialKey(study="demo", model="lstm", number=number) for number in range(60)]
+    killed: list[int] = []
+    for key in keys:
+        sink.open_trial(card(key))
+        sink.log_metrics(key, reported(10, 0.5))
+        sink.close_trial(key, OUTCOME, None)
+        if key.number in {10, 30, 50}:
+            # In the middle of shipping what is there by now.
+            n_told = len(sink.run_ids())
+            wait_until(lambda n_told=n_told: len(runs_of_study(client)) > n_told + 2)
+            (child,) = children(os.getpid())
+            os.kill(child, signal.SIGKILL)
+            killed.append(child)
+            wait_until(lambda: children(os.getpid()) not in ([], killed[-1:]))
+            assert sink.last_error() == "tracking: its process has ended with status -9"
     assert sink.close(FLUSH_S) == 0
     assert sink.last_error() is None
+    assert len(set(killed)) == 3
+    assert set(sink.run_ids()) == set(keys)
+    for key in keys:
+        run = run_of_trial(client, key)
+        assert run.info.status == "FINISHED"
+        assert [row.step for row in client.get_metric_history(run.info.run_id, "loss")] == [10]
+    assert len(runs_of_study(client)) == len(keys) + 1
+
+
+def test_a_process_killed_while_the_study_waits_for_it_is_followed_by_another(
+    home: Path, client: MlflowClient, made: Shipping
+) -> None:
+    sink = MlflowSink(home / "spool", made, study="demo")
+    tell_all(sink, None)
+    (child,) = children(os.getpid())
+    os.kill(child, signal.SIGSTOP)
+    # It cannot end before the study waits.
+    killer = threading.Timer(0.2, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    assert sink.close(FLUSH_S) == 0
+    killer.join()
     assert run_of_trial(client, FIRST).info.status == "FINISHED"
+
+
+def test_the_last_words_of_a_process_that_cannot_start_are_told(
+    tmp_path: Path, made: Shipping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho out of order >&2\necho >&2\nexit 3\n")
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    os.kill(children(os.getpid())[0], signal.SIGKILL)
+    wait_until(lambda: made.last_error == "tracking: its process has ended with status 3 (out of order)")
 
 
 _DRIVER = """
@@ -112,10 +169,10 @@ def test_a_process_that_is_stuck_is_given_up_in_time(home: Path) -> None:
         assert children(os.getpid()) == []
 
 
-def test_a_process_that_was_given_nothing_ends_with_the_body() -> None:
+def test_a_process_that_was_given_nothing_ends_soon_after_the_body() -> None:
     with Shipping("http://127.0.0.1:1"):
         assert len(children(os.getpid())) == 1
-    assert children(os.getpid()) == []
+    wait_until(lambda: children(os.getpid()) == [])
 
 
 _DRIVER_ONLY = """
