@@ -150,6 +150,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def trains(driver: int) -> list[int]:
+    """The workers of a driver that are at a step. Between two tasks of its own, Ray gives a process another title."""
+    return [pid for pid in descendants(driver) if "ray::ResourceTrainable" in title(pid)]
+
+
 def title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()

@@ -25,14 +25,13 @@ from study_tests.service_book import (
     N_TRIALS,
     assert_whole,
     catalogue,
-    descendants,
     described,
     described_records,
     longlag,
     n_ended,
     running,
     spec_file,
-    title,
+    trains,
     wait_until,
 )
 
@@ -117,8 +116,7 @@ def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Pat
     with running(home, "launch", spec_file(tmp_path), "--workers", "1") as driver:
 
         def one_has_ended() -> bool:
-            # Between two tasks of its own, Ray gives the process another title.
-            workers.update(pid for pid in descendants(driver.pid) if "ray::ResourceTrainable" in title(pid))
+            workers.update(trains(driver.pid))
             return n_ended(home) >= 1 or driver.poll() is not None
 
         wait_until(one_has_ended, "a trial")
@@ -137,10 +135,12 @@ def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path
     # The command takes seconds to start, in which the study must not end by itself.
     longer = ["--set", "training.n_updates=60000"] if way == "stop" else []
     with running(home, "launch", spec_file(tmp_path), "--workers", "2", *longer) as driver:
-        wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
         if way == "stop":
+            wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
             assert "is stopped" in longlag(home, "stop", "tiny").stdout
         else:
+            # Which will be training for a second or two; after its first trial the study may end at any moment.
+            wait_until(lambda: trains(driver.pid) or driver.poll() is not None, "a worker")
             driver.send_signal(getattr(signal, way))
         assert driver.wait(DEADLINE_S) == 130, (tmp_path / "driver.log").read_text()
     assert catalogue(home).get("tiny").state is StudyState.STOPPED
