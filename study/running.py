@@ -73,13 +73,14 @@ def owned(
             n_pending=sink.pending,
             tracking_error=sink.last_error,
         )
+        ending = StudyState.FAILED
         try:
             # Entered anew, for Ray has put a handler of its own when it started.
             with beating(catalogue, spec.name, owner, stop), stopping_on_signals(stop):
                 yield conductor, watched
-            state = StudyState.DONE if conductor.done else StudyState.STOPPED
+            ending = StudyState.DONE if conductor.done else StudyState.STOPPED
         except KeyboardInterrupt:
-            state = StudyState.INTERRUPTED
+            ending = StudyState.INTERRUPTED
             raise
         finally:
             try:
@@ -88,10 +89,12 @@ def owned(
                     if not conductor.done:
                         conductor.interrupt()
                     seconds = {**conductor.seconds, "wall": time.monotonic() - watched.started_s}
-                    sink.close_study(status=str(state), outcomes=conductor.outcomes(), seconds=seconds)
+                    sink.close_study(status=str(ending), outcomes=conductor.outcomes(), seconds=seconds)
             finally:
                 sink.close(FLUSH_S)
-            catalogue.attach_runs(sink.run_ids())
+                catalogue.attach_runs(sink.run_ids())
+        # Only now: a study that is done is not taken up again, whatever its end has failed to write.
+        state = ending
     except KeyboardInterrupt:
         state = StudyState.INTERRUPTED
         raise

@@ -21,7 +21,7 @@ from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
 from study.spec import Spec, short_name
 from study.study_file import dump_spec, in_a_sentence, parse_spec
-from study.tracking.sink import MlflowSink, Shipping, check_tracking, download_weights, unsent
+from study.tracking.sink import MlflowSink, Shipping, check_tracking, download_weights, find_run, unsent
 from tasks import DATASETS, TASKS
 
 Watch = Callable[[Watched], AbstractContextManager[None]]
@@ -240,9 +240,13 @@ class Session:
         """
         _, plan, records = self.study(name)
         record = find_trial(records, [model.name for model in plan.models], trial)
-        if record.outcome is None or record.run_id is None:
+        if record.outcome is None:
             raise UserError(f"only a trial that has ended can be exported, but {record.key} is {record.status}")
-        run_id, pinned = record.run_id, self.spec(name).pinned(record)
+        # Of a study that goes on, or whose process was killed at the end, the runs are not attached.
+        run_id = record.run_id or find_run(self.tracking_uri, record.key)
+        if run_id is None:
+            raise UserError(f"only a trial that MLflow has can be exported, but {record.key} is not there (yet)")
+        pinned = self.spec(name).pinned(record)
         folder = target or Path(pinned.name)
         write_export(
             folder, pinned, _described(record, plan), lambda part: download_weights(self.tracking_uri, run_id, part)

@@ -102,7 +102,7 @@ class Journal:
         cursor = _read_cursor(self._folder)
         if cursor > size:
             cursor = size
-            _prepare_cursor(self._folder, cursor).rename(self._folder / CURSOR)
+            _put_cursor(self._folder, cursor)
         end = cursor
         for at, block in _blocks(self._file, cursor):
             if (last := block.rfind(b"\n")) >= 0:
@@ -153,18 +153,19 @@ class JournalReader:
 
     def advance(self, end: int) -> None:
         """Be done with all lines up to the one that ends at ``end``."""
-        # Whoever appends shall wait for no disk: what is slow comes before the lock.
+        # The lock is for moments in which nothing waits for a disk, lest who appends wait too.
         if end == os.fstat(self._file).st_size:
-            emptied = _prepare_cursor(self._folder, 0)
+            # Before the file is emptied: a cursor beyond its end would skip what is appended next. Dying in between
+            # replays lines that are done with, which is harmless.
+            _put_cursor(self._folder, 0)
             with _alone(self._file):
-                if end == os.fstat(self._file).st_size:
-                    # In this order: a cursor beyond an emptied file would skip what is appended next. Dying in between
-                    # replays lines that are done with, which is harmless.
-                    emptied.rename(self._folder / CURSOR)
+                emptied = end == os.fstat(self._file).st_size
+                if emptied:
                     os.ftruncate(self._file, 0)
-                    self._cursor = 0
-                    return
-        _prepare_cursor(self._folder, end).rename(self._folder / CURSOR)
+            if emptied:
+                self._cursor = 0
+                return
+        _put_cursor(self._folder, end)
         self._cursor = end
 
     def close(self) -> None:
@@ -202,16 +203,19 @@ def _read_cursor(folder: Path) -> int:
         return 0
 
 
-def _prepare_cursor(folder: Path, cursor: int) -> Path:
-    """A cursor file that only has to be renamed, so that a crash leaves the old one or the new one."""
-    prepared = folder / f"{CURSOR}.part"
-    file = os.open(prepared, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _put_cursor(folder: Path, cursor: int) -> None:
+    """Replace the cursor file, durably and as a whole: a crash leaves the old one or the new one."""
+    half_written = folder / f"{CURSOR}.part"
+    with half_written.open("wb") as file:
+        file.write(str(cursor).encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    half_written.rename(folder / CURSOR)
+    entries = os.open(folder, os.O_RDONLY)
     try:
-        _write(file, str(cursor).encode("ascii"))
-        os.fsync(file)
+        os.fsync(entries)
     finally:
-        os.close(file)
-    return prepared
+        os.close(entries)
 
 
 def _write(file: int, data: bytes) -> None:

@@ -92,6 +92,10 @@ class Place:
             folder = Path(unquote(urlsplit(run.artifact_uri).path))
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, files)
+            if WEIGHTS in files:
+                # Their other copy is deleted now; all else can be made again.
+                with (folder / WEIGHTS).open("rb") as file:
+                    os.fsync(file.fileno())
             return
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
         from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
@@ -124,9 +128,4 @@ def _run_place(run: Run) -> RunPlace:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            if name == WEIGHTS:
-                # Their other copy is deleted once they are here; all else can be made again.
-                file.flush()
-                os.fsync(file.fileno())
+        (folder / name).write_bytes(content)

@@ -77,8 +77,7 @@ class Recorder:
 
     def sentence(self, error: Exception) -> str:
         """What went wrong, in one line."""
-        text = server.one_line(error, self._uri)
-        return text if isinstance(error, LonglagError) else f"tracking: {text}"
+        return str(error) if isinstance(error, LonglagError) else f"tracking: {server.one_line(error, self._uri)}"
 
     def record(self, entries: Iterable[Entry]) -> None:
         """Do what the entries say, those of one trial together; raises whatever MLflow raises."""

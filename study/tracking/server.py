@@ -208,6 +208,23 @@ def trial_key(run: Run) -> TrialKey | None:
     return TrialKey(study=tags[STUDY], model=tags[MODEL], number=int(number))
 
 
+def find_run(uri: str, key: TrialKey) -> str | None:
+    """The run of a trial; None if MLflow has none.
+
+    Raises:
+        LonglagError: MLflow does not answer.
+    """
+    try:
+        client = connect(uri)
+        experiment = client.get_experiment_by_name(key.study)
+        if experiment is None:
+            return None
+        found = client.search_runs([experiment.experiment_id], f"tags.`{TRIAL}` = '{key}'", max_results=1)
+    except Exception as error:  # noqa: BLE001  (drivers, HTTP and MLflow each have exceptions of their own)
+        raise LonglagError(f"the run of {key} cannot be read from MLflow: {one_line(error, uri)}") from None
+    return found[0].info.run_id if found else None
+
+
 def download_weights(uri: str, run_id: str, target: Path) -> Path:
     """Fetch the weights of a trial into a folder, which is made if it is missing.
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from study.errors import LonglagError
@@ -67,8 +68,8 @@ class Shipper:
         """
         self._spool, self._recorder, self._tell = spool, recorder, tell
         self._closing, self._deadline_s = threading.Event(), math.inf
-        self._n_together, self._n_refusals, self._n_aside = BATCH, 0, 0
-        self._complaint: str | None = None
+        self._n_together, self._n_refusals = BATCH, 0
+        self._complaint = self._refusals()
         self._read: dict[int, Entry] = {}
         self._passed: set[int] = set()
 
@@ -128,8 +129,6 @@ class Shipper:
 
     def _ship(self, reader: JournalReader, lines: list[Line]) -> None:
         """Ship what one look into the journal has found."""
-        # A full disk may have kept the cursor from moving over what MLflow has.
-        self._be_done_with(reader, (), lines)
         ripe = self._ripe(lines)
         while ripe and not self._late:
             n_lines = min(len(ripe), self._n_together)
@@ -147,9 +146,12 @@ class Shipper:
                 if not corrupt and self._n_refusals < MAX_REFUSALS:
                     raise
                 self._put_aside(ripe[0], error)
-            self._be_done_with(reader, ripe[:n_lines], lines)
-            self._tell(self._complaint)
+            for line in ripe[:n_lines]:
+                self._passed.add(line.end)
+                self._read.pop(line.end, None)
             del ripe[:n_lines]
+            self._tell(self._complaint)
+        self._move_cursor(reader, lines)
 
     def _entry(self, line: Line) -> Entry:
         """What the line says; a line that is held is looked at more than once."""
@@ -178,23 +180,27 @@ class Shipper:
                     held[entry.key] = held.get(entry.key, True) and young and not ended
         return [line for line in new if line.end not in told_of or not held[told_of[line.end]]]
 
-    def _be_done_with(self, reader: JournalReader, shipped: Sequence[Line], lines: list[Line]) -> None:
-        """Move the cursor over as many lines from the first on as MLflow has, and take them off ``lines``."""
-        self._passed |= {line.end for line in shipped}
-        for line in shipped:
-            self._read.pop(line.end, None)
-        n_lines = next((n for n, line in enumerate(lines) if line.end not in self._passed), len(lines))
-        if n_lines:
-            reader.advance(lines[n_lines - 1].end)
-            self._passed -= {line.end for line in lines[:n_lines]}
-            del lines[:n_lines]
+    def _move_cursor(self, reader: JournalReader, lines: Sequence[Line]) -> None:
+        """Move the cursor over as many lines from the first on as MLflow has.
+
+        Last of all in a look: a full disk keeps it from moving, but nothing from MLflow.
+        """
+        done = list(takewhile(lambda line: line.end in self._passed, lines))
+        if done:
+            reader.advance(done[-1].end)
+            self._passed -= {line.end for line in done}
 
     def _put_aside(self, line: Line, error: Exception) -> None:
         with (self._spool / REFUSED).open("ab") as file:
             file.write(line.text)
             file.flush()
             os.fsync(file.fileno())
-        self._n_aside += 1
         self._n_refusals = 0
+        self._complaint = f"{self._refusals()}: {self._recorder.sentence(error)}"
+
+    def _refusals(self) -> str | None:
+        """How many entries were put aside, also by processes before this one; None if there are none."""
         place = self._spool / REFUSED
-        self._complaint = f"{self._n_aside} entries are kept in {place}: {self._recorder.sentence(error)}"
+        if not place.exists():
+            return None
+        return f"{len(place.read_bytes().splitlines())} entries are kept in {place}"

@@ -139,7 +139,9 @@ class Shipping:
                     self._line.close()
                 if self._over.is_set() or (self._closing.is_set() and status == 0):
                     return
-                self.last_error = f"tracking: its process has ended with status {status}{self._last_words()}"
+                words = self._last_words()
+                # Who was killed has said nothing about that.
+                self.last_error = f"tracking: its process has ended with status {status}{words if status > 0 else ''}"
                 if self._closing.is_set():
                     self._over.wait(min(wait_s, LAST_WAIT_S))
                 else:
@@ -154,8 +156,9 @@ class Shipping:
 
     def _last_words(self) -> str:
         """The last line that was printed, in parentheses; a traceback's names the error."""
-        self._printed.seek(0)
+        end = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(0, end - 4096))
         lines = self._printed.read().decode(errors="replace").splitlines()
         self._printed.seek(0)
         self._printed.truncate()
-        return next((f" ({masked(line, self._uri)})" for line in reversed(lines) if line.strip()), "")
+        return next((f" ({masked(line, self._uri)[:200]})" for line in reversed(lines) if line.strip()), "")

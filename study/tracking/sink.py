@@ -23,7 +23,7 @@ from study.tracking.entry import (
     model_answers,
 )
 from study.tracking.journal import Journal, n_pending, unsent
-from study.tracking.server import check_tracking, download_weights, embedded_uri
+from study.tracking.server import check_tracking, download_weights, embedded_uri, find_run
 from study.tracking.shipping import Shipping
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "check_tracking",
     "download_weights",
     "embedded_uri",
+    "find_run",
     "unsent",
 ]
 

@@ -152,7 +152,7 @@ def descendants(pid: int) -> list[int]:
 
 def trains(driver: int) -> list[int]:
     """The workers of a driver that are at a step. Between two tasks of its own, Ray gives a process another title."""
-    return [pid for pid in descendants(driver) if "ray::ResourceTrainable" in title(pid)]
+    return [pid for pid in descendants(driver) if "ray::ResourceTrainable.train" in title(pid)]
 
 
 def title(pid: int) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,10 +30,10 @@ from study.settings import read_settings
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec
 from study.tracking import ui
-from study.tracking.server import connect, embedded_uri, runs_of
+from study.tracking.server import connect, embedded_uri, find_run, runs_of, trial_key
 from study.tracking.sink import MlflowSink
 from study_tests.cli_book import Call, assert_refused
-from study_tests.mlflow_book import ThreadShipping, wait_until
+from study_tests.mlflow_book import OUTCOME, ThreadShipping, wait_until
 from tasks_tests.data_files import write_letters
 
 
@@ -186,25 +187,34 @@ def test_evaluate_refuses_what_is_no_export(longlag: Call, tmp_path: Path) -> No
 
 
 def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_path: Path, free_port: int) -> None:
-    home = tmp_path / ".longlag"
-    (tmp_path / ".longlag").mkdir()
-    catalogue = Catalogue(open_storage(f"sqlite:///{home}/search.db"))
-    catalogue.create("demo", specification=dump_spec(load_spec("demo")), device="cpu")
-    catalogue.release("demo", catalogue.acquire("demo"), StudyState.DONE)
+    home, spec = tmp_path / ".longlag", load_spec("demo", ["models={lstm: {cell: lstm}}", "search.sampler=random"])
+    home.mkdir()
+    uri = f"sqlite:///{home}/search.db"
+    catalogue = Catalogue(open_storage(uri))
+    catalogue.create("demo", specification=dump_spec(spec), device="cpu")
+    owner, plan = catalogue.acquire("demo"), spec.plan("cpu")
+    search = ModelSearch(open_storage(uri), "demo", plan.seed, plan.search, plan.models[0])
+    key = search.ask().key
+    search.save(key.number, OUTCOME)
+    search.tell(key.number)
+    catalogue.release("demo", owner, StudyState.DONE)
     sink = MlflowSink(home / "spool" / "demo", ThreadShipping(f"http://127.0.0.1:{free_port}"), study="demo")
     sink.open_study(parameters={}, specification="name: demo")
+    sink.close_trial(key, OUTCOME, None)
     sink.close_study(status="done")
-    assert sink.close(0) == 2
-    code, printed, complaint = longlag("resume", "demo")
+    assert sink.close(0) == 3
+    assert_refused(longlag("export", "demo", "lstm/0"), "only a trial that MLflow has can be exported")
+    code, _, complaint = longlag("resume", "demo")
     assert code == 0
-    # MLflow tells that it creates its tables.
-    assert "MLflow lacks" not in complaint
-    assert "no trial ended" in printed
-    assert "best configurations" not in printed
+    assert complaint == ""
     client = connect(embedded_uri(home))
     experiment = client.get_experiment_by_name("demo")
     assert experiment is not None
-    assert [run.info.status for run in runs_of(client, experiment.experiment_id)] == ["FINISHED"]
+    runs = {trial_key(run): run for run in runs_of(client, experiment.experiment_id)}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert [record.run_id for record in catalogue.records("demo")] == [runs[key].info.run_id]
+    assert find_run(embedded_uri(home), key) == runs[key].info.run_id
+    assert find_run(embedded_uri(home), replace(key, number=1)) is None
 
 
 def test_a_study_of_which_all_trials_failed_says_why_and_ends_with_exit_code_1(longlag: Call, tmp_path: Path) -> None:

@@ -193,6 +193,6 @@ def test_what_tune_keeps_of_a_stack_that_has_ended_does_not_depend_on_what_was_i
         trial.update_last_result({REPORT: content, DONE: True, "config": trial.config, "n": len(content)})
         events.on_trial_complete(0, [trial], trial)
         trial.run_metadata.last_result_time = 0.0
-        # Not the texts themselves: a checkpoint has a random name in them.
-        kept.append([len(text) for text in trial.get_json_state()])
-    assert kept[0] == kept[1]
+        kept.append(sum(len(text) for text in trial.get_json_state()))
+    # A random name and times are in these texts, of a few characters more or fewer; what was in the stack has 10,000.
+    assert abs(kept[0] - kept[1]) < 100

@@ -143,7 +143,7 @@ def test_reader_lets_nobody_wait_for_the_disk(tmp_path: Path, monkeypatch: pytes
     lines = reader.read()
     reader.advance(lines[0].end)
     reader.advance(lines[-1].end)
-    assert len(synced) == 3
+    assert len(synced) == 5
     assert n_pending(tmp_path) == 0
 
 

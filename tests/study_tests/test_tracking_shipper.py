@@ -161,7 +161,7 @@ def test_a_trial_that_is_taken_up_again_is_told_as_soon_as_its_metrics_would_be(
     assert sink.close(FLUSH_S) == 0
 
 
-def test_cursor_moves_after_a_full_disk_had_kept_it(
+def test_a_full_disk_keeps_the_cursor_from_moving_and_nothing_from_mlflow(
     home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     advance, full = JournalReader.advance, [True]
@@ -175,9 +175,26 @@ def test_cursor_moves_after_a_full_disk_had_kept_it(
     sink = sink_of(home)
     sink.open_trial(card(FIRST))
     wait_until(lambda: sink.last_error() == "tracking: No space left on device")
-    assert run_of_trial(client, FIRST).info.status == "RUNNING"
-    assert sink.pending() == 1
+    sink.open_trial(card(SECOND))
+    wait_until(lambda: len(sink.run_ids()) == 2)
+    for key in (FIRST, SECOND):
+        assert run_of_trial(client, key).info.status == "RUNNING"
+    assert sink.pending() == 2
     full.clear()
     wait_until(lambda: sink.pending() == 0)
     assert sink.close(FLUSH_S) == 0
     assert sink.last_error() is None
+
+
+def test_sink_tells_that_another_process_still_ships_and_waits_for_its_end(home: Path, client: MlflowClient) -> None:
+    (home / "spool").mkdir()
+    orphan = JournalReader(home / "spool")
+    sink = sink_of(home)
+    sink.open_trial(card(FIRST))
+    wait_until(lambda: "must be read by one process" in (sink.last_error() or ""))
+    assert sink.pending() == 1
+    orphan.close()
+    wait_until(lambda: sink.pending() == 0)
+    assert sink.close(FLUSH_S) == 0
+    assert sink.last_error() is None
+    assert run_of_trial(client, FIRST).info.status == "RUNNING"

@@ -81,8 +81,8 @@ def test_killed_processes_are_followed_by_others_and_nothing_is_lost_or_written_
         sink.close_trial(key, OUTCOME, None)
         if key.number in {10, 30, 50}:
             # In the middle of shipping what is there by now.
-            n_told = len(sink.run_ids())
-            wait_until(lambda n_told=n_told: len(runs_of_study(client)) > n_told + 2)
+            n_runs = len(runs_of_study(client))
+            wait_until(lambda n_runs=n_runs: len(runs_of_study(client)) > n_runs + 2)
             (child,) = children(os.getpid())
             os.kill(child, signal.SIGKILL)
             killed.append(child)
