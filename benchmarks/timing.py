@@ -39,8 +39,12 @@ def paired(first: Callable[[], object], second: Callable[[], object], budget_s: 
 
 def machine() -> str:
     """This machine in a line: processor, cores, vector instructions, versions."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # Processors of several generations may bear one name.
+    family = f" (family {told['cpu family']}, model {told['model']})" if "cpu family" in told else ""
+    processor = told.get("model name", "unknown processor") + family
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {vectors()}; {gpu}; Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{processor}, {cores} cores, {vectors()}; {gpu}; {versions}"
