@@ -30,6 +30,7 @@ from study_tests.mlflow_book import (
     tell_all,
     wait_until,
 )
+from study_tests.service_book import descendants, title
 
 
 @pytest.fixture
@@ -40,22 +41,7 @@ def made(home: Path) -> Iterator[Shipping]:
 
 def children(parent: int) -> list[int]:
     """The process IDs of a process's children that ship."""
-    lists = (text(file) for file in Path(f"/proc/{parent}/task").glob("*/children"))
-    found = [int(word) for words in lists for word in words.split()]
-    return [child for child in found if "study.tracking" in text(Path(f"/proc/{child}/cmdline")).split("\0")]
-
-
-def text(file: Path) -> str:
-    """What /proc says; nothing of a thread or process that has ended meanwhile."""
-    try:
-        return file.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def alive(process: int) -> bool:
-    """Whether a process runs; one that nobody has waited for is a zombie."""
-    return text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"])
+    return [child for child in descendants(parent) if "study.tracking" in title(child).split("\0")]
 
 
 def test_process_ships_all_and_tells_the_runs(home: Path, client: MlflowClient, made: Shipping) -> None:
@@ -150,7 +136,7 @@ def test_process_ends_with_a_driver_that_is_killed(home: Path, client: MlflowCli
         # A terminal's Ctrl-C reaches the session of the driver.
         assert os.getsid(child) == child
         driver.kill()
-    wait_until(lambda: not alive(child))
+    wait_until(lambda: not title(child))
     assert n_pending(home / "spool") == 1
     with Shipping(embedded_uri(home)) as again:
         assert MlflowSink(home / "spool", again, study="demo").close(FLUSH_S) == 0
