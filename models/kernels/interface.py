@@ -1,4 +1,4 @@
-"""What a device must offer for a fused cell: passes through whole sequences, the same for processors and GPUs."""
+"""What a device must offer for a stack: passes through whole sequences and an update, on processors and GPUs alike."""
 
 from __future__ import annotations
 
@@ -269,4 +269,22 @@ class Kernels(Protocol):
 
         ``delta`` is dE/dmu and ``epsilon`` dE/ds2, both ``[K, T, B, H]``. ``cotangent`` and ``variance_cotangent`` are
         what the last R steps add to dE/dm and dE/dv, both ``[K, R, B, H]``, the latter when dE/dm is formed.
+        """
+
+    def apply_rule(
+        self,
+        weights: Tensor,
+        gradient: Tensor,
+        velocity: Tensor,
+        square: Tensor,
+        coefficients: Tensor,
+        roles: Tensor,
+        norm: Tensor,
+        n_updates: Tensor,
+        epsilon: float,
+    ) -> None:
+        """``study.training.rule.apply_update`` of the update ``n_updates``, counted from 1, float64 on the device.
+
+        Changes ``weights``, ``velocity`` and ``square`` ``[K, P]``, and writes the norm of the ``gradient``, ``[K]``,
+        float64; ``coefficients`` and ``roles`` are those of ``study.training.rule.Coefficients``.
         """

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.kernels.cpu import rule as kernel
-from models.kernels.cpu.threads import over_members
+from models.fusion import kernels_for
+from models.kernels import coefficients as kernel
 from study.plan import Hyperparameters
 
 OPTIMISERS: dict[str, str] = {
@@ -56,16 +56,20 @@ class Coefficients:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleState:
-    """Running averages of a stack's gradients, each ``[K, P]``, and the number of updates made."""
+    """Running averages of a stack's gradients, each ``[K, P]``, and the number of updates made, float64 ``[]``.
+
+    Updates change all of them in place.
+    """
 
     velocity: Tensor
     square: Tensor
-    n_updates: int
+    n_updates: Tensor
 
 
 def init_rule(weights: Tensor) -> RuleState:
     """The state before the first update of flat parameters ``[K, P]``."""
-    return RuleState(velocity=torch.zeros_like(weights), square=torch.zeros_like(weights), n_updates=0)
+    n_updates = weights.new_zeros((), dtype=torch.float64)
+    return RuleState(velocity=torch.zeros_like(weights), square=torch.zeros_like(weights), n_updates=n_updates)
 
 
 def coefficients(
@@ -102,7 +106,7 @@ def _row(member: Hyperparameters) -> list[float]:
     return row
 
 
-def apply_update(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> tuple[RuleState, Tensor]:
+def apply_update(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> Tensor:
     """Clip the gradient's norm and update flat parameters ``[K, P]`` in place.
 
     ``g`` from ``_prepare``; ``v <- mu v + s g``; ``q <- b q + (1 - b) g^2``; direction ``d = v``, or ``g + mu v`` with
@@ -112,25 +116,23 @@ def apply_update(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coef
     less the square of the running mean v, without their cancellation.
 
     Returns:
-        The state after the update, whose tensors are those of ``state``, changed in place; and the gradient's norm
-        before clipping, ``[K]``, float64.
+        The gradient's norm before clipping, ``[K]``, float64. The state is changed in place.
 
     Source: the papers named in ``OPTIMISERS``, as it says. Differs: as it says.
     """
-    n = state.n_updates + 1
-    after = RuleState(velocity=state.velocity, square=state.square, n_updates=n)
-    if weights.device.type != "cpu":
-        return after, _apply(weights, gradient, after, rule)
+    state.n_updates.add_(1)
+    kernels = kernels_for(weights.device)
+    if kernels is None:
+        return apply_plain(weights, gradient, state, rule)
     norm = gradient.new_empty(len(weights), dtype=torch.float64)
-    over_members(kernel.norms, len(weights), gradient, norm)
-    arrays = (weights, gradient, state.velocity, state.square, rule.table, rule.roles, norm)
-    over_members(kernel.update, len(weights), *arrays, n, EPSILON)
-    return after, norm
+    averages = (state.velocity, state.square)
+    kernels.apply_rule(weights, gradient, *averages, rule.table, rule.roles, norm, state.n_updates, EPSILON)
+    return norm
 
 
-def _apply(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> Tensor:
-    """The same as single operations on all members, for any device; returns the norm."""
-    n, velocity, square = state.n_updates, state.velocity, state.square
+def apply_plain(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> Tensor:
+    """The same as single operations on all members, for any device; the update is counted already."""
+    n, velocity, square = state.n_updates.to(weights.dtype), state.velocity, state.square
     _, rate, momentum, share, lookahead, decay, adaptive, corrected, centred, _, _ = rule.columns(weights)
     gradient, norm = _prepare(weights, gradient, rule)
     one = torch.ones_like(momentum)

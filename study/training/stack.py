@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from models import CELLS, FAST_CELLS
-from models.dropout import Dropout, Keep
+from models.dropout import Dropout, Keep, Noise
 from models.fused import fuse
 from models.initial import Leak
-from models.kernels.cpu.rule import CLIP_NORM
+from models.kernels.coefficients import CLIP_NORM
 from models.network import Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
@@ -24,6 +24,7 @@ from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
+from study.training.recording import Recorded
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from study.training.sparsity import all_lacking, lacking
 from study.training.term import terms
@@ -93,9 +94,9 @@ class Stack:
         norms = torch.empty_like(losses)
         last: dict[str, Tensor] = {}
         for step in range(n_updates):
-            loss, gradient, omega = self._loss_and_gradient()
+            batch, noise = self.feed.draw(self.n_updates, self.members)
             before = self.flat.clone() if step == n_updates - 1 else None
-            self._rule_state, norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
+            loss, norm, gradient, omega = self._update(batch, noise)
             losses[step], norms[step] = loss, norm
             if before is not None:
                 last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm, "omega": omega}
@@ -185,7 +186,8 @@ class Stack:
         by_number = {member.number: member for member in plan.members}
         stack = cls(plan, members=[by_number[number] for number in saved["numbers"]], dtype=saved["flat"].dtype)
         stack.n_updates = saved["n_updates"]
-        stack._rule_state = RuleState(velocity=saved["velocity"], square=saved["square"], n_updates=saved["n_updates"])
+        n_updates = torch.full_like(stack._rule_state.n_updates, stack.n_updates)
+        stack._rule_state = RuleState(velocity=saved["velocity"], square=saved["square"], n_updates=n_updates)
         stack._hold(saved["flat"])
         return stack
 
@@ -220,6 +222,9 @@ class Stack:
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._terms = terms(self.members, self.network.dropout, self.plan.training.longest, self.flat)
+        # What is recorded finds all of this at its place. Omega's weights are told anew at every update.
+        recordable = self.flat.is_cuda and not any(one.omega_weight > 0 for one in every)
+        self._update = Recorded(self._make_update) if recordable else self._make_update
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
@@ -227,9 +232,14 @@ class Stack:
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
         return weights, self._terms.of(index).keep
 
-    def _loss_and_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _make_update(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, ...]:
+        """Update the parameters; losses ``[K]``, norms ``[K]`` of the gradients ``[K, P]``, these, and Omega ``[K]``."""
+        loss, gradient, omega = self._loss_and_gradient(batch, noise)
+        norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
+        return loss, norm, gradient, omega
+
+    def _loss_and_gradient(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
-        batch, noise = self.feed.draw(self.n_updates, self.members)
         gradient = torch.empty_like(self.flat)
         omega = self.flat.new_full((len(self.members),), torch.nan)
         every = [member.hyperparameters for member in self.members]

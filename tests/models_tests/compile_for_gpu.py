@@ -11,14 +11,15 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru
-from models.kernels.gpu.launch import N_WARPS, SMALL, WIDE, tiles
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, outer, rule
+from models.kernels.gpu.launch import SMALL, WIDE, n_warps, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
@@ -33,20 +34,26 @@ KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
     "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),
 }
 PASSES: dict[str, tuple[str, dict[str, int]]] = {
-    "forward": ("forward", {}),
+    "forward": ("forward", {"GATHERED": True}),
     "backward": ("backward", {"TRUNCATED": False}),
     "truncated": ("backward", {"TRUNCATED": True}),
 }
-UNITS = (50, 64, 100)
-TYPES = {**dict.fromkeys(("n_matrices", "n_steps", "n_batch", "n_read"), "i32"), "window": "*i64"}
+SIZES = (("fp32", 50), ("fp32", 64), ("fp32", 100), ("fp64", 100))
+"""Precisions and units."""
+
+INTEGERS = ("n_matrices", "n_steps", "n_batch", "n_read", "code_stride", "n_choices", "n_places", "first")
+TYPES = {**dict.fromkeys((*INTEGERS, "n_parameters"), "i32"), **dict.fromkeys(("window", "codes"), "*i64")}
+TYPES |= {"roles": "*i8", **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64")}
 
 
-def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[str, int]:
+def resources(kernel: Any, constants: dict[str, Any], number: str, warps: int, capability: int) -> dict[str, int]:
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    signature = {name: "constexpr" if name in constants else TYPES.get(name, "*fp32") for name in kernel.arg_names}
-    aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == "*fp32"}
+    signature = {
+        name: "constexpr" if name in constants else TYPES.get(name, f"*{number}") for name in kernel.arg_names
+    }
+    aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == f"*{number}"}
     source = ASTSource(kernel, signature, constants, aligned)
-    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": N_WARPS})
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
@@ -60,14 +67,22 @@ def resources(kernel: Any, constants: dict[str, int], capability: int) -> dict[s
     }
 
 
+def cases() -> Iterator[tuple[str, Any, dict[str, Any], str, int]]:
+    """A name, the kernel, its constants, its precision and its warps."""
+    for number, n_hidden in SIZES:
+        for name, (module, widest, options) in KERNELS.items():
+            shape = tiles(n_hidden, widest, 4 if number == "fp32" else 8)
+            for way, (which, more) in PASSES.items():
+                constants, warps = {**shape, **options, **more}, n_warps(widest, shape["WIDTH"])
+                yield f"{name} {way} {number} {n_hidden}", getattr(module, which), constants, number, warps
+        for selected in (False, True):
+            constants = outer.sizes(n_hidden, n_hidden) | {"SIGNALS": n_hidden, "TOTALS": n_hidden}
+            constants |= {"MASKED": not selected, "SELECTED": selected}
+            yield f"outer {selected} {number} {n_hidden}", outer.outer, constants, number, outer.N_WARPS
+    yield "rule", rule.update, {"EPSILON": 1e-8, "BLOCK": rule.BLOCK}, "fp32", 4
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    compiled = {
-        f"{name} {way} {n_hidden}": resources(
-            getattr(module, which), {**tiles(n_hidden, widest), **options, **more}, int(sys.argv[1])
-        )
-        for name, (module, widest, options) in KERNELS.items()
-        for way, (which, more) in PASSES.items()
-        for n_hidden in UNITS
-    }
+    compiled = {name: resources(*case, int(sys.argv[1])) for name, *case in cases()}
     sys.stdout.write(json.dumps(compiled))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru
+from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru, rule
 from models.kernels.cpu.threads import over_members, over_rows
 
 
@@ -268,3 +268,20 @@ def _codes(codes: Tensor | None) -> Tensor:
 def _or_empty(part: Tensor | None, like: Tensor) -> Tensor:
     """A part ``[K, T, B, H]``, or the empty one that stands for none."""
     return like.new_empty(0, 0, 0, 0) if part is None else part
+
+
+def apply_rule(
+    weights: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    square: Tensor,
+    coefficients: Tensor,
+    roles: Tensor,
+    norm: Tensor,
+    n_updates: Tensor,
+    epsilon: float,
+) -> None:
+    """See ``Kernels``."""
+    over_members(rule.norms, len(weights), gradient, norm)
+    held = (weights, gradient, velocity, square, coefficients, roles, norm, int(n_updates), epsilon)
+    over_members(rule.update, len(weights), *held)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.kernels.cpu.compiled import compiled
-
-(
-    CLIP_NORM,
-    LEARNING_RATE,
-    MOMENTUM,
-    GRADIENT_SHARE,
-    LOOKAHEAD,
-    SQUARE_DECAY,
+from models.kernels.coefficients import (
     ADAPTIVE,
-    CORRECTED,
+    BIAS,
     CENTRED,
-    WEIGHT_DECAY,
+    CLIP_NORM,
+    CORRECTED,
     FALLBACK,
-    N_COEFFICIENTS,
-) = range(12)
-"""Columns of a member's coefficients, as ``study.training.rule`` explains them, and their number."""
-
-BIAS, MATRIX, RECURRENT = range(3)
-"""Roles of a parameter: biases do not decay; the fallback of clipping needs the recurrent matrix."""
-
-LARGEST_NORM = 1e10
-"""Norm up to which Pascanu et al. 2013 trust a gradient."""
-
+    GRADIENT_SHARE,
+    LARGEST_NORM,
+    LEARNING_RATE,
+    LOOKAHEAD,
+    MOMENTUM,
+    RECURRENT,
+    SQUARE_DECAY,
+    WEIGHT_DECAY,
+)
+from models.kernels.cpu.compiled import compiled
 
 @compiled(reassociate=True)
 def norms(gradient, norm, first, last):

@@ -1,4 +1,7 @@
-"""Elman's recurrence through a whole sequence, for a GPU; its units may leak, its steps may have their own weights."""
+"""Elman's recurrence through a whole sequence, for a GPU; its units may leak, its steps may have their own weights.
+
+Of as many units as one tile holds, the state stays in registers from step to step; more units meet in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import function, slope
-from models.kernels.gpu.tile import dot, load, reach, store, weights
+from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
 
 
-@triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_matrices", "n_steps", "n_batch"])
 def forward(
     drive,
+    codes,
+    code_stride,
+    n_choices,
     matrix,
     mask,
     retention,
@@ -25,6 +31,7 @@ def forward(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     KIND: tl.constexpr,
+    GATHERED: tl.constexpr,
     MASKED: tl.constexpr,
     LEAKY: tl.constexpr,
     UNTIED: tl.constexpr,
@@ -34,6 +41,8 @@ def forward(
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     matrix += k * n_matrices * HIDDEN * HIDDEN
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
+    # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+    hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
     for t in range(n_steps):
         if UNTIED:
             own = matrix + (n_matrices - n_steps + t) * HIDDEN * HIDDEN
@@ -41,26 +50,32 @@ def forward(
         else:
             own = matrix
         at = (k * n_steps + t) * n_batch * HIDDEN
-        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
         n_before = n_batch if t > 0 else 0
+        start, places, bound = selected(
+            drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
+        )
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            net = load(drive + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            net = load(start, places, columns, bound, HIDDEN, HIDDEN, 1)
+            before = hidden
+            if LEAKY and BLOCKS > 1:
+                before = load(states + at - n_batch * HIDDEN, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
-                hidden = load(states + at - n_batch * HIDDEN, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if BLOCKS > 1:
+                    hidden = load(states + at - n_batch * HIDDEN, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 net = dot(hidden, weights(kept, own, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS), net)
-            hidden = function(net, KIND)
+            hidden = within(function(net, KIND), columns, HIDDEN, WIDTH)
             if LEAKY:
                 store(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
                 share = load(retention + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
-                before = load(states + at - n_batch * HIDDEN, rows, columns, n_before, HIDDEN, HIDDEN, 1)
                 hidden = share * before + (1 - share) * hidden
             store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
-        # What some threads wrote others read at the next step.
-        tl.debug_barrier()
+        if BLOCKS > 1:
+            # What some threads wrote others read at the next step.
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch", "n_read"])
@@ -97,6 +112,8 @@ def backward(
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, 1, HIDDEN)
     stride = n_batch * HIDDEN
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    later = tl.full((ROWS, WIDTH), 0.0, units.dtype.element_ty)
+    leaked = later
     for step in range(n_reached):
         if UNTIED:
             # Of the following step; the last one has none, and reads any.
@@ -105,28 +122,35 @@ def backward(
         else:
             own = matrix
         at = (k * n_steps + n_steps - 1 - step) * stride
+        continued = step % steps > 0
+        n_later = n_batch if step > 0 else 0
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            if not LEAKY:
-                unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             arriving = tl.full((ROWS, WIDTH), 0.0, units.dtype.element_ty)
-            if step % steps > 0:
-                for other in range(BLOCKS):
-                    inner = other * WIDTH + lanes
-                    later = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                    arriving = dot(later, weights(kept, own, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), arriving)
-                if MASKED:
-                    arriving *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            # At all steps, so that the matrix is split into digits once; what must not arrive is left out afterwards.
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                if BLOCKS > 1:
+                    later = load(delta + at + stride, rows, inner, n_later, HIDDEN, HIDDEN, 1)
+                arriving = dot(later, weights(kept, own, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), arriving)
+            if MASKED:
+                arriving *= load(mask + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            if LEAKY:
+                if BLOCKS > 1:
+                    leaked = load(d_kept + k * stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+                arriving += leaked
+            arriving = tl.where(continued, arriving, 0.0)
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 arriving += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             if LEAKY:
                 share = load(retention + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
-                if step % steps > 0:
-                    arriving += load(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-                store(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, share * arriving)
+                leaked = share * arriving
+                if BLOCKS > 1:
+                    store(d_kept + k * stride, rows, columns, n_batch, HIDDEN, HIDDEN, leaked)
                 arriving *= 1 - share
-                # Not before the products: with it there would not be registers enough for them.
-                unit = load(units + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, arriving * slope(unit, KIND))
-        tl.debug_barrier()
+            later = within(arriving * slope(unit, KIND), columns, HIDDEN, WIDTH)
+            store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, later)
+        if BLOCKS > 1:
+            tl.debug_barrier()

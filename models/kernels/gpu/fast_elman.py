@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import function, slope, upper_tail
-from models.kernels.gpu.tile import dot, load, reach, store, weights
+from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
 from models.kernels.interface import LOGISTIC, RECTIFIER, TANH
 from models.moment import FAR, NOISELESS
 
@@ -18,10 +18,13 @@ _DENSITY = tl.constexpr(1 / math.sqrt(2 * math.pi))
 _FAR, _NOISELESS = tl.constexpr(FAR), tl.constexpr(NOISELESS)
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
 def forward(
     drive_mean,
     drive_variance,
+    codes,
+    code_stride,
+    n_choices,
     matrix,
     p_keep,
     means,
@@ -35,6 +38,7 @@ def forward(
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
     KIND: tl.constexpr,
+    GATHERED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.fast_elman_forward``."""
     k = tl.program_id(0).to(tl.int64)
@@ -43,28 +47,40 @@ def forward(
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
     p = tl.load(p_keep + k)
     stride = n_batch * HIDDEN
+    # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+    mean = tl.full((ROWS, WIDTH), 0.0, means.dtype.element_ty)
+    spread = mean
     for t in range(n_steps):
         at = (k * n_steps + t) * stride
-        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
         n_before = n_batch if t > 0 else 0
+        start, places, bound = selected(
+            drive_mean, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
+        )
+        variance_start, _, _ = selected(
+            drive_variance, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
+        )
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            mu = load(drive_mean + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            s2 = load(drive_variance + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            mu = load(start, places, columns, bound, HIDDEN, HIDDEN, 1)
+            s2 = load(variance_start, places, columns, bound, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
-                mean = load(means + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
-                spread = load(spreads + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if BLOCKS > 1:
+                    mean = load(means + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                    spread = load(spreads + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 tile = weights(kept, matrix, inner, columns, HIDDEN, HIDDEN, 1, BLOCKS)
                 mu = dot(mean, p * tile, mu)
                 s2 = dot(spread, p * tile * tile, s2)
             mean, variance = moments(mu, s2, KIND)
+            mean = within(mean, columns, HIDDEN, WIDTH)
+            spread = within(variance + (1.0 - p) * mean * mean, columns, HIDDEN, WIDTH)
             store(means + at, rows, columns, n_batch, HIDDEN, HIDDEN, mean)
             store(mus + at, rows, columns, n_batch, HIDDEN, HIDDEN, mu)
             store(s2s + at, rows, columns, n_batch, HIDDEN, HIDDEN, s2)
-            store(spreads + at, rows, columns, n_batch, HIDDEN, HIDDEN, variance + (1.0 - p) * mean * mean)
-        # What some threads wrote others read at the next step.
-        tl.debug_barrier()
+            store(spreads + at, rows, columns, n_batch, HIDDEN, HIDDEN, spread)
+        if BLOCKS > 1:
+            # What some threads wrote others read at the next step.
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
@@ -97,22 +113,28 @@ def backward(
     p = tl.load(p_keep + k)
     stride = n_batch * HIDDEN
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    d_mu = tl.full((ROWS, WIDTH), 0.0, means.dtype.element_ty)
+    d_s2 = d_mu
     for step in range(n_reached):
         at = (k * n_steps + n_steps - 1 - step) * stride
+        continued = step % steps > 0
+        n_later = n_batch if step > 0 else 0
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
             mean = load(means + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_mean = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
             d_variance = tl.full((ROWS, WIDTH), 0.0, mean.dtype)
-            if step % steps > 0:
-                for other in range(BLOCKS):
-                    inner = other * WIDTH + lanes
-                    d_mu = load(delta + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                    d_s2 = load(epsilon + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                    tile = weights(kept, matrix, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS)
-                    d_mean = dot(d_mu, p * tile, d_mean)
-                    d_variance = dot(d_s2, p * tile * tile, d_variance)
-                d_mean += 2.0 * (1.0 - p) * mean * d_variance
+            # At all steps, so that matrices are split into digits once; what must not arrive is left out afterwards.
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                if BLOCKS > 1:
+                    d_mu = load(delta + at + stride, rows, inner, n_later, HIDDEN, HIDDEN, 1)
+                    d_s2 = load(epsilon + at + stride, rows, inner, n_later, HIDDEN, HIDDEN, 1)
+                tile = weights(kept, matrix, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS)
+                d_mean = dot(d_mu, p * tile, d_mean)
+                d_variance = dot(d_s2, p * tile * tile, d_variance)
+            d_mean += 2.0 * (1.0 - p) * mean * d_variance
+            d_mean, d_variance = tl.where(continued, d_mean, 0.0), tl.where(continued, d_variance, 0.0)
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_mean += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
@@ -120,11 +142,12 @@ def backward(
             mu = load(mus + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             s2 = load(s2s + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             mean_by_mu, mean_by_s2, variance_by_mu, variance_by_s2 = partials(mu, s2, mean, KIND)
-            d_mu = d_mean * mean_by_mu + d_variance * variance_by_mu
-            d_s2 = d_mean * mean_by_s2 + d_variance * variance_by_s2
+            d_mu = within(d_mean * mean_by_mu + d_variance * variance_by_mu, columns, HIDDEN, WIDTH)
+            d_s2 = within(d_mean * mean_by_s2 + d_variance * variance_by_s2, columns, HIDDEN, WIDTH)
             store(delta + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_mu)
             store(epsilon + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_s2)
-        tl.debug_barrier()
+        if BLOCKS > 1:
+            tl.debug_barrier()
 
 
 @triton.jit

@@ -6,12 +6,15 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, reach, store, weights
+from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
 def forward(
     drive,
+    codes,
+    code_stride,
+    n_choices,
     matrix,
     bias,
     mask,
@@ -24,6 +27,7 @@ def forward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
+    GATHERED: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.gru_forward``."""
@@ -36,22 +40,29 @@ def forward(
     kept_z = load(to_z, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     kept_q = load(to_q, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     stride = n_batch * HIDDEN
+    # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+    hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
     for t in range(n_steps):
         at = (k * n_steps + t) * stride
-        drive_t, gates_t = drive + 3 * at, gates + 3 * at
-        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        gates_t = gates + 3 * at
         n_before = n_batch if t > 0 else 0
+        start, places, bound = selected(
+            drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
+        )
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            r = load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1)
-            z = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            n = load(drive_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            r = load(start, places, columns, bound, HIDDEN, GATES, 1)
+            z = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            n = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             # All rows have the same bias: a row stride of zero.
             q = load(bias + k * HIDDEN, rows, columns, n_batch, HIDDEN, 0, 1)
-            before = load(states + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            before = hidden
+            if BLOCKS > 1:
+                before = load(states + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
-                hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if BLOCKS > 1:
+                    hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 r = dot(hidden, weights(kept_r, to_r, inner, columns, HIDDEN, GATES, 1, BLOCKS), r)
@@ -59,13 +70,15 @@ def forward(
                 q = dot(hidden, weights(kept_q, to_q, inner, columns, HIDDEN, GATES, 1, BLOCKS), q)
             r, z = logistic(r), logistic(z)
             n = tanh(n + r * q)
+            hidden = within(n + z * (before - n), columns, HIDDEN, WIDTH)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, r)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, z)
             store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, n)
             store(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, q)
-            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, n + z * (before - n))
-        # What some threads wrote others read at the next step.
-        tl.debug_barrier()
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
+        if BLOCKS > 1:
+            # What some threads wrote others read at the next step.
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
@@ -102,26 +115,32 @@ def backward(
     stride = n_batch * HIDDEN
     carried += k * stride
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    d_r = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
+    d_z, d_q, d_before = d_r, d_r, d_r
     for step in range(n_reached):
         t = n_steps - 1 - step
         at = (k * n_steps + t) * stride
+        continued = step % steps > 0
+        n_later, n_before = n_batch if step > 0 else 0, n_batch if t > 0 else 0
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            q = load(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            d_hidden = tl.full((ROWS, WIDTH), 0.0, q.dtype)
-            if step % steps > 0:
-                later = delta + 3 * (at + stride)
-                for other in range(BLOCKS):
-                    inner = other * WIDTH + lanes
-                    d_r = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_z = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_q = load(d_reset + at + stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
-                    d_hidden = dot(d_r, weights(kept_r, from_r, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    d_hidden = dot(d_z, weights(kept_z, from_z, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    d_hidden = dot(d_q, weights(kept_q, from_q, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                if MASKED:
-                    d_hidden *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-                d_hidden += load(carried, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
+            later = delta + 3 * (at + stride)
+            # At all steps, so that matrices are split into digits once; what must not arrive is left out afterwards.
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                if BLOCKS > 1:
+                    d_r = load(later, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_z = load(later + HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_q = load(d_reset + at + stride, rows, inner, n_later, HIDDEN, HIDDEN, 1)
+                d_hidden = dot(d_r, weights(kept_r, from_r, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                d_hidden = dot(d_z, weights(kept_z, from_z, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                d_hidden = dot(d_q, weights(kept_q, from_q, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+            if MASKED:
+                d_hidden *= load(mask + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            if BLOCKS > 1:
+                d_before = load(carried, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.where(continued, d_hidden + d_before, 0.0)
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
@@ -129,15 +148,18 @@ def backward(
             r = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
             z = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             n = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            before = tl.full((ROWS, WIDTH), 0.0, q.dtype)
-            if t > 0:
-                before = load(states + at - stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            delta_n = d_hidden * (1.0 - z) * (1.0 - n * n)
-            delta_z = d_hidden * (before - n) * z * (1.0 - z)
-            delta_r = delta_n * q * r * (1.0 - r)
-            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, delta_r)
-            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_z)
-            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, delta_n)
-            store(d_reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, delta_n * r)
-            store(carried, rows, columns, n_batch, HIDDEN, HIDDEN, d_hidden * z)
-        tl.debug_barrier()
+            q = load(reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            before = load(states + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            d_n = d_hidden * (1.0 - z) * (1.0 - n * n)
+            d_r = within(d_n * q * r * (1.0 - r), columns, HIDDEN, WIDTH)
+            d_z = within(d_hidden * (before - n) * z * (1.0 - z), columns, HIDDEN, WIDTH)
+            d_q = within(d_n * r, columns, HIDDEN, WIDTH)
+            d_before = d_hidden * z
+            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_r)
+            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_z)
+            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_n)
+            store(d_reset + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_q)
+            if BLOCKS > 1:
+                store(carried, rows, columns, n_batch, HIDDEN, HIDDEN, d_before)
+        if BLOCKS > 1:
+            tl.debug_barrier()

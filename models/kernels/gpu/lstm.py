@@ -6,12 +6,15 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, reach, store, weights
+from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
 def forward(
     drive,
+    codes,
+    code_stride,
+    n_choices,
     matrix,
     mask,
     states,
@@ -24,6 +27,7 @@ def forward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
+    GATHERED: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.lstm_forward``."""
@@ -37,21 +41,28 @@ def forward(
     kept_g = load(to_g, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     kept_o = load(to_o, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     stride = n_batch * HIDDEN
+    # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+    hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
+    cell = hidden
     for t in range(n_steps):
         at = (k * n_steps + t) * stride
-        drive_t, gates_t = drive + 4 * at, gates + 4 * at
-        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+        gates_t = gates + 4 * at
         n_before = n_batch if t > 0 else 0
+        start, places, bound = selected(
+            drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
+        )
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            i = load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1)
-            f = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            g = load(drive_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            o = load(drive_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            before = load(cells + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            i = load(start, places, columns, bound, HIDDEN, GATES, 1)
+            f = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            g = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            o = load(start + 3 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            if BLOCKS > 1:
+                cell = load(cells + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
-                hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if BLOCKS > 1:
+                    hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 i = dot(hidden, weights(kept_i, to_i, inner, columns, HIDDEN, GATES, 1, BLOCKS), i)
@@ -59,17 +70,19 @@ def forward(
                 g = dot(hidden, weights(kept_g, to_g, inner, columns, HIDDEN, GATES, 1, BLOCKS), g)
                 o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, GATES, 1, BLOCKS), o)
             i, f, g, o = logistic(i), logistic(f), tanh(g), logistic(o)
-            cell = f * before + i * g
+            cell = within(f * cell + i * g, columns, HIDDEN, WIDTH)
             flat = tanh(cell)
+            hidden = within(o * flat, columns, HIDDEN, WIDTH)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, i)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, f)
             store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, g)
             store(gates_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, o)
             store(cells + at, rows, columns, n_batch, HIDDEN, HIDDEN, cell)
             store(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, flat)
-            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, o * flat)
-        # What some threads wrote others read at the next step.
-        tl.debug_barrier()
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
+        if BLOCKS > 1:
+            # What some threads wrote others read at the next step.
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
@@ -105,30 +118,35 @@ def backward(
     kept_o = load(from_o, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
     stride = n_batch * HIDDEN
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    d_i = tl.full((ROWS, WIDTH), 0.0, cells.dtype.element_ty)
+    d_f, d_g, d_o, d_before = d_i, d_i, d_i, d_i
     for step in range(n_reached):
         t = n_steps - 1 - step
         at = (k * n_steps + t) * stride
+        continued = step % steps > 0
+        n_later, n_before = n_batch if step > 0 else 0, n_batch if t > 0 else 0
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            d_hidden = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            d_cell = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            if step % steps > 0:
-                later = delta + 4 * (at + stride)
-                for other in range(BLOCKS):
-                    inner = other * WIDTH + lanes
-                    d_i = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_f = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_g = load(later + 2 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_o = load(later + 3 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                    d_hidden = dot(d_i, weights(kept_i, from_i, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    d_hidden = dot(d_f, weights(kept_f, from_f, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    d_hidden = dot(d_g, weights(kept_g, from_g, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    d_hidden = dot(d_o, weights(kept_o, from_o, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                if MASKED:
-                    d_hidden *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-                forget = load(gates + 4 * (at + stride) + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-                d_cell = forget * load(carousel + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.full((ROWS, WIDTH), 0.0, cells.dtype.element_ty)
+            later = delta + 4 * (at + stride)
+            # At all steps, so that matrices are split into digits once; what must not arrive is left out afterwards.
+            for other in range(BLOCKS):
+                inner = other * WIDTH + lanes
+                if BLOCKS > 1:
+                    d_i = load(later, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_f = load(later + HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_g = load(later + 2 * HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_o = load(later + 3 * HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                d_hidden = dot(d_i, weights(kept_i, from_i, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                d_hidden = dot(d_f, weights(kept_f, from_f, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                d_hidden = dot(d_g, weights(kept_g, from_g, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                d_hidden = dot(d_o, weights(kept_o, from_o, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+            if MASKED:
+                d_hidden *= load(mask + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            if BLOCKS > 1:
+                forget = load(gates + 4 * (at + stride) + HIDDEN, rows, columns, n_later, HIDDEN, GATES, 1)
+                d_before = forget * load(carousel + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            d_hidden, d_cell = tl.where(continued, d_hidden, 0.0), tl.where(continued, d_before, 0.0)
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
@@ -137,13 +155,18 @@ def backward(
             f = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             g = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             o = load(gates_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            before = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            if t > 0:
-                before = load(cells + at - stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            before = load(cells + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             d_cell += d_hidden * o * (1.0 - flat * flat)
-            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_cell * g * i * (1.0 - i))
-            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_cell * before * f * (1.0 - f))
-            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_cell * i * (1.0 - g * g))
-            store(delta_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_hidden * flat * o * (1.0 - o))
+            d_i = within(d_cell * g * i * (1.0 - i), columns, HIDDEN, WIDTH)
+            d_f = within(d_cell * before * f * (1.0 - f), columns, HIDDEN, WIDTH)
+            d_g = within(d_cell * i * (1.0 - g * g), columns, HIDDEN, WIDTH)
+            d_o = within(d_hidden * flat * o * (1.0 - o), columns, HIDDEN, WIDTH)
+            d_before = f * d_cell
+            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_i)
+            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_f)
+            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_g)
+            store(delta_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_o)
             store(carousel + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_cell)
-        tl.debug_barrier()
+        if BLOCKS > 1:
+            tl.debug_barrier()

@@ -6,12 +6,15 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, reach, store, weights
+from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
 def forward(
     drive,
+    codes,
+    code_stride,
+    n_choices,
     matrix,
     mask,
     states,
@@ -24,6 +27,7 @@ def forward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
+    GATHERED: tl.constexpr,
     MASKED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.lstm_1997_forward``; ``carried`` ``[K, 2, B, H]`` is room for the last two c_t."""
@@ -36,37 +40,47 @@ def forward(
     kept_g = load(to_g, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     kept_o = load(to_o, lanes, lanes, HIDDEN, HIDDEN, GATES, 1)
     stride = n_batch * HIDDEN
+    # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
+    hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
+    cell = hidden
     for t in range(n_steps):
         at = (k * n_steps + t) * stride
-        drive_t, gates_t = drive + 3 * at, gates + 3 * at
+        gates_t = gates + 3 * at
         cells, earlier = carried + (2 * k + t % 2) * stride, carried + (2 * k + (t + 1) % 2) * stride
-        # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
         n_before = n_batch if t > 0 else 0
+        start, places, bound = selected(
+            drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
+        )
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            i = load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1)
-            g = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            o = load(drive_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            before = load(earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+            i = load(start, places, columns, bound, HIDDEN, GATES, 1)
+            g = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            o = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
+            if BLOCKS > 1:
+                cell = load(earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
-                hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                if BLOCKS > 1:
+                    hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
                     hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 i = dot(hidden, weights(kept_i, to_i, inner, columns, HIDDEN, GATES, 1, BLOCKS), i)
                 g = dot(hidden, weights(kept_g, to_g, inner, columns, HIDDEN, GATES, 1, BLOCKS), g)
                 o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, GATES, 1, BLOCKS), o)
             i, g, o = logistic(i), 2.0 * tanh(0.5 * g), logistic(o)
-            cell = before + i * g
+            cell = within(cell + i * g, columns, HIDDEN, WIDTH)
             flat = tanh(0.5 * cell)
+            hidden = within(o * flat, columns, HIDDEN, WIDTH)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, i)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, g)
             store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, o)
-            store(cells, rows, columns, n_batch, HIDDEN, HIDDEN, cell)
+            if BLOCKS > 1:
+                store(cells, rows, columns, n_batch, HIDDEN, HIDDEN, cell)
             store(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, flat)
-            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, o * flat)
-        # What some threads wrote others read at the next step.
-        tl.debug_barrier()
+            store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, hidden)
+        if BLOCKS > 1:
+            # What some threads wrote others read at the next step.
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
@@ -105,27 +119,33 @@ def backward(
         kept_o = load(from_o, lanes, lanes, HIDDEN, HIDDEN, 1, GATES)
     stride = n_batch * HIDDEN
     steps, n_reached = reach(window, k, n_read, n_steps, TRUNCATED)
+    d_i = tl.full((ROWS, WIDTH), 0.0, gates.dtype.element_ty)
+    d_g, d_o, d_cell = d_i, d_i, d_i
     for step in range(n_reached):
         at = (k * n_steps + n_steps - 1 - step) * stride
+        continued = step % steps > 0
+        n_later = n_batch if step > 0 else 0
         for block in range(BLOCKS):
             columns = block * WIDTH + lanes
-            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-            d_hidden = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            d_cell = tl.full((ROWS, WIDTH), 0.0, flat.dtype)
-            if step % steps > 0:
-                if not SEVERED:
-                    later = delta + 3 * (at + stride)
-                    for other in range(BLOCKS):
-                        inner = other * WIDTH + lanes
-                        d_i = load(later, rows, inner, n_batch, HIDDEN, GATES, 1)
-                        d_g = load(later + HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                        d_o = load(later + 2 * HIDDEN, rows, inner, n_batch, HIDDEN, GATES, 1)
-                        d_hidden = dot(d_i, weights(kept_i, from_i, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                        d_hidden = dot(d_g, weights(kept_g, from_g, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                        d_hidden = dot(d_o, weights(kept_o, from_o, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
-                    if MASKED:
-                        d_hidden *= load(mask + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
-                d_cell = load(carousel + at + stride, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            d_hidden = tl.full((ROWS, WIDTH), 0.0, gates.dtype.element_ty)
+            if not SEVERED:
+                later = delta + 3 * (at + stride)
+                # At all steps, so that matrices are split into digits once; what must not arrive is left out below.
+                for other in range(BLOCKS):
+                    inner = other * WIDTH + lanes
+                    if BLOCKS > 1:
+                        d_i = load(later, rows, inner, n_later, HIDDEN, GATES, 1)
+                        d_g = load(later + HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                        d_o = load(later + 2 * HIDDEN, rows, inner, n_later, HIDDEN, GATES, 1)
+                    d_hidden = dot(d_i, weights(kept_i, from_i, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                    d_hidden = dot(d_g, weights(kept_g, from_g, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                    d_hidden = dot(d_o, weights(kept_o, from_o, inner, columns, HIDDEN, 1, GATES, BLOCKS), d_hidden)
+                if MASKED:
+                    d_hidden *= load(mask + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+                d_hidden = tl.where(continued, d_hidden, 0.0)
+            if BLOCKS > 1:
+                d_cell = load(carousel + at + stride, rows, columns, n_later, HIDDEN, HIDDEN, 1)
+            d_cell = tl.where(continued, d_cell, 0.0)
             if step < n_read:
                 read_at = (k * n_read + n_read - 1 - step) * stride
                 d_hidden += load(cotangent + read_at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
@@ -133,9 +153,14 @@ def backward(
             i = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
             g = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             o = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
             d_cell += 0.5 * d_hidden * o * (1.0 - flat * flat)
-            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_cell * g * i * (1.0 - i))
-            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_cell * i * (1.0 - 0.25 * g * g))
-            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_hidden * flat * o * (1.0 - o))
+            d_i = within(d_cell * g * i * (1.0 - i), columns, HIDDEN, WIDTH)
+            d_g = within(d_cell * i * (1.0 - 0.25 * g * g), columns, HIDDEN, WIDTH)
+            d_o = within(d_hidden * flat * o * (1.0 - o), columns, HIDDEN, WIDTH)
+            store(delta_t, rows, columns, n_batch, HIDDEN, GATES, d_i)
+            store(delta_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_g)
+            store(delta_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, d_o)
             store(carousel + at, rows, columns, n_batch, HIDDEN, HIDDEN, d_cell)
-        tl.debug_barrier()
+        if BLOCKS > 1:
+            tl.debug_barrier()

@@ -9,12 +9,15 @@ import triton
 import triton.language as tl
 
 from models.kernels.gpu.nonlinearity import logistic
-from models.kernels.gpu.tile import load, reach, store
+from models.kernels.gpu.tile import load, reach, selected, store
 
 
-@triton.jit(do_not_specialize=["n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
 def forward(
     drive,
+    codes,
+    code_stride,
+    n_choices,
     states,
     gates,
     n_steps,
@@ -23,6 +26,7 @@ def forward(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCKS: tl.constexpr,
+    GATHERED: tl.constexpr,
 ):
     """See ``models.kernels.Kernels.min_gru_forward``."""
     k = tl.program_id(0).to(tl.int64)
@@ -33,9 +37,12 @@ def forward(
         hidden = tl.full((ROWS, WIDTH), 0.0, drive.dtype.element_ty)
         for t in range(n_steps):
             at = (k * n_steps + t) * n_batch * HIDDEN
-            drive_t, gates_t = drive + 2 * at, gates + 2 * at
-            z = logistic(load(drive_t, rows, columns, n_batch, HIDDEN, GATES, 1))
-            n = load(drive_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
+            gates_t = gates + 2 * at
+            start, places, bound = selected(
+                drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
+            )
+            z = logistic(load(start, places, columns, bound, HIDDEN, GATES, 1))
+            n = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             hidden = n + z * (hidden - n)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, z)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, n)

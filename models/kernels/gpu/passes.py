@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.elman import recurrent_gradient
-from models.gru import recurrent_gradients
-from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru
-from models.kernels.gpu.launch import SMALL, WIDE, collect, launch, or_any, room
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, rule
+from models.kernels.gpu.launch import SMALL, WIDE, launch, or_any, room, selection
+from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
 
@@ -42,8 +41,10 @@ def elman_backward(
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "UNTIED": matrices.shape[1] > 1}
-    held = (*drive.dense(), matrices, or_any(mask, states), states)
+    selected, gathered = selection(drive)
+    options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None}
+    options |= {"LEAKY": False, "UNTIED": matrices.shape[1] > 1}
+    held = (*selected, matrices, or_any(mask, states), states)
     launch(elman.forward, states, WIDE, *held, states, states, matrices.shape[1], **options)
 
 
@@ -68,7 +69,7 @@ def untied_backward(
     if n_matrices > 1:
         write_layer_gradients(states, mask, signals, d_matrices)
     else:
-        d_matrices[:, 0] = recurrent_gradient(states, mask, signals)
+        multiply(states, mask, signals, d_matrices[:, 0])
     collect(codes, (signals,), (d_drive,))
 
 
@@ -76,8 +77,9 @@ def leaky_forward(
     kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
 ) -> None:
     """See ``Kernels``."""
-    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
-    held = (*drive.dense(), matrix, or_any(mask, states), retention)
+    selected, gathered = selection(drive)
+    options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
+    held = (*selected, matrix, or_any(mask, states), retention)
     launch(elman.forward, states, WIDE, *held, states, units, 1, **options)
 
 
@@ -101,7 +103,7 @@ def leaky_backward(
     signals, d_kept = room(delta, states, 1, window), torch.empty_like(states[:, 0])
     held = (units, matrix, or_any(mask, states), retention, cotangent, or_any(window, states))
     launch(elman.backward, states, WIDE, *held, signals, d_kept, 1, cotangent.shape[1], **options)
-    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
 
@@ -115,8 +117,9 @@ def lstm_forward(
     squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (*drive.dense(), matrix, or_any(mask, states), states, gates, cells, squashed)
-    launch(lstm.forward, states, SMALL, *arguments, MASKED=mask is not None)
+    selected, gathered = selection(drive)
+    arguments = (*selected, matrix, or_any(mask, states), states, gates, cells, squashed)
+    launch(lstm.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def lstm_backward(
@@ -140,7 +143,7 @@ def lstm_backward(
     held = (gates, cells, squashed, matrix, or_any(mask, cells), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm.backward, cells, SMALL, *held, *written, cotangent.shape[1], **options)
-    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
 
@@ -149,8 +152,9 @@ def lstm_1997_forward(
 ) -> None:
     """See ``Kernels``."""
     carried = states.new_empty(len(states), 2, *states.shape[2:])
-    arguments = (*drive.dense(), matrix, or_any(mask, states), states, gates, squashed, carried)
-    launch(lstm_1997.forward, states, SMALL, *arguments, MASKED=mask is not None)
+    selected, gathered = selection(drive)
+    arguments = (*selected, matrix, or_any(mask, states), states, gates, squashed, carried)
+    launch(lstm_1997.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def lstm_1997_backward(
@@ -174,7 +178,7 @@ def lstm_1997_backward(
     held = (gates, squashed, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm_1997.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
-    d_matrix.copy_(recurrent_gradient(states, mask, signals))
+    multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
 
@@ -182,8 +186,9 @@ def gru_forward(
     drive: Drive, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
 ) -> None:
     """See ``Kernels``."""
-    arguments = (*drive.dense(), matrix, bias, or_any(mask, states), states, gates, reset)
-    launch(gru.forward, states, SMALL, *arguments, MASKED=mask is not None)
+    selected, gathered = selection(drive)
+    arguments = (*selected, matrix, bias, or_any(mask, states), states, gates, reset)
+    launch(gru.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def gru_backward(
@@ -206,15 +211,17 @@ def gru_backward(
     held = (states, gates, reset, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, d_reset, states.new_empty(states[:, 0].shape))
     launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
-    gradients = recurrent_gradients(states, mask, signals, d_reset)
-    d_matrix.copy_(gradients["recurrent"])
-    d_bias.copy_(gradients["recurrent_bias"])
+    n_gated = 2 * states.shape[-1]
+    multiply(states, mask, signals[..., :n_gated], d_matrix[..., :n_gated])
+    multiply(states, mask, d_reset, d_matrix[..., n_gated:])
+    torch.sum(d_reset, (1, 2), out=d_bias)
     collect(codes, (signals,), (d_drive,))
 
 
 def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
     """See ``Kernels``."""
-    launch(min_gru.forward, states, WIDE, *drive.dense(), states, gates)
+    selected, gathered = selection(drive)
+    launch(min_gru.forward, states, WIDE, *selected, states, gates, GATHERED=gathered)
 
 
 def min_gru_backward(
@@ -244,8 +251,9 @@ def fast_elman_forward(
     spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (*drive.dense(), matrix, p_keep, means, mus, s2s, spreads)
-    launch(fast_elman.forward, means, SMALL, *arguments, KIND=kind)
+    selected, gathered = selection(drive)
+    arguments = (*selected, matrix, p_keep, means, mus, s2s, spreads)
+    launch(fast_elman.forward, means, SMALL, *arguments, KIND=kind, GATHERED=gathered)
 
 
 def fast_elman_backward(
@@ -272,7 +280,24 @@ def fast_elman_backward(
     held = (means, mus, s2s, matrix, p_keep, *cotangents, or_any(window, means))
     options = {"KIND": kind, "TRUNCATED": window is not None}
     launch(fast_elman.backward, means, SMALL, *held, *signals, cotangent.shape[1], **options)
-    through_mean = recurrent_gradient(means, None, signals[0])
-    through_variance = recurrent_gradient(spreads, None, signals[1])
-    d_matrix.copy_(p_keep * torch.addcmul(through_mean, through_variance, matrix, value=2))
+    by_square = torch.empty_like(d_matrix)
+    multiply(means, None, signals[0], d_matrix)
+    multiply(spreads, None, signals[1], by_square)
+    d_matrix.addcmul_(by_square, matrix, value=2).mul_(p_keep)
     collect(codes, signals, (d_mean_drive, d_variance_drive))
+
+
+def apply_rule(
+    weights: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    square: Tensor,
+    coefficients: Tensor,
+    roles: Tensor,
+    norm: Tensor,
+    n_updates: Tensor,
+    epsilon: float,
+) -> None:
+    """See ``Kernels``."""
+    torch.linalg.vector_norm(gradient, dim=1, dtype=norm.dtype, out=norm)
+    rule.apply(weights, gradient, velocity, square, coefficients, roles, norm, n_updates, epsilon)

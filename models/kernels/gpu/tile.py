@@ -21,6 +21,28 @@ def store(start, rows, columns, n_rows, n_columns, row_stride, tile):
 
 
 @triton.jit
+def selected(drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, width, GATHERED: tl.constexpr):
+    """Where the drive of the sequences in these rows stands at step t: a start, each row's place, and their bound.
+
+    Rows are ``width`` wide. They are those of a member's table that ``codes`` select, or have each a place of its own.
+    """
+    if GATHERED:
+        places = tl.load(codes + k * code_stride + t * n_batch + rows, mask=rows < n_batch, other=0)
+        return drive + k * n_choices * width, places, n_choices
+    else:
+        return drive + (k * n_steps + t) * n_batch * width, rows, n_batch
+
+
+@triton.jit
+def within(tile, columns, n_columns, WIDTH: tl.constexpr):
+    """The tile with zeros beyond the last column, where a unit that does not exist could be infinite or NaN."""
+    if n_columns % WIDTH == 0:
+        return tile
+    else:
+        return tl.where((columns < n_columns)[None, :], tile, 0.0)
+
+
+@triton.jit
 def weights(kept, start, inner, columns, size, inner_stride, column_stride, BLOCKS: tl.constexpr):
     """The tile of a matrix for these rows and columns: ``kept`` where one block is all of it, else read again."""
     if BLOCKS == 1:
