@@ -24,7 +24,7 @@ N_HIDDEN, N_SEQUENCES, LENGTH = 50, 20, 100
 N_UPDATES = 20
 """Updates that are timed as one."""
 
-CASE_S = 4.0
+CASE_S = 2.0
 """Seconds for one row of the table, and for the count of updates of many processes."""
 
 

@@ -6,6 +6,7 @@ Outputs have means ``mu`` and variances ``s2`` of the same shape. Without varian
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def _log_of_sum(a: Tensor, spread_a: Tensor, b: Tensor, spread_b: Tensor) -> tup
     The mean is exact; the variance is that of the first and second order in the noise, by slopes that are themselves
     averaged: ``p^2 s_a + (1 - p)^2 s_b + (q (s_a + s_b))^2 / 2``, p the mean of ``f(y - z)`` and q that of its slope.
     """
-    weights, narrow = a.new_tensor(WEIGHTS), 1 / a.new_tensor(RATES)
+    weights, narrow = _mixture(a.dtype, a.device)
     gap = (a - b).unsqueeze(-1)
     wide = ((spread_a + spread_b).unsqueeze(-1) + narrow.square()).sqrt()
     distance = gap.abs()
@@ -91,6 +92,13 @@ def _log_of_sum(a: Tensor, spread_a: Tensor, b: Tensor, spread_b: Tensor) -> tup
     slope = (_density(gap / wide) / wide) @ weights
     spread = share.square() * spread_a + (1 - share).square() * spread_b
     return torch.logaddexp(a, b) + excess, spread + (slope * (spread_a + spread_b)).square() / 2
+
+
+@cache
+def _mixture(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights and inverse rates of the mixture; on a GPU once, because what is sent there cannot be recorded."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(WEIGHTS, dtype=dtype, device=device), 1 / torch.tensor(RATES, dtype=dtype, device=device)
 
 
 def _overshoot(x: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -22,15 +25,16 @@ class _Record:
 class Recorded:
     """A function on a GPU, launch by launch at first; recorded and repeated where arguments of the same shapes come.
 
-    Its arguments are dataclasses of tensors and None. For arguments of the same shapes it must launch the same, may
-    change tensors that stay where they are, and may not wait for the GPU. What it returned is overwritten when such
-    arguments come again.
+    Its arguments are dataclasses of tensors and None. For arguments of the same shapes it must launch the same, and may
+    change tensors that stay where they are. One that waits for the GPU, or sends it something, cannot be recorded: it
+    warns once and goes on launch by launch. What was returned is overwritten when such arguments come again.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
         """Nothing is recorded yet."""
         self._function = function
         self._records: dict[tuple[Any, ...], _Record | None] = {}
+        self._recordable = True
         # Records run one after the other: room that one needs only while it runs serves all.
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -41,22 +45,42 @@ class Recorded:
             # At a first call kernels are compiled and libraries set up, which cannot be recorded.
             self._records[shapes] = None
             return self._function(*arguments)
+        if self._records[shapes] is None and self._recordable:
+            self._records[shapes] = self._record(arguments)
         record = self._records[shapes]
         if record is None:
-            record = self._records[shapes] = self._record(arguments)
+            return self._function(*arguments)
         for held, given in zip(_tensors(record.arguments), _tensors(arguments), strict=True):
             if held is not None and given is not None:
                 held.copy_(given)
         record.graph.replay()
         return record.results
 
-    def _record(self, arguments: tuple[Any, ...]) -> _Record:
+    def _record(self, arguments: tuple[Any, ...]) -> _Record | None:
         held = tuple(_cloned(one) for one in arguments)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            results = self._function(*held)
+        try:
+            # Other threads may use the GPU meanwhile.
+            with _uncollected(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                results = self._function(*held)
+        except RuntimeError as error:
+            self._recordable = False
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"training on a GPU will be slower: an update cannot be recorded ({reason})", stacklevel=2)
+            return None
         return _Record(graph=graph, arguments=held, results=results)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: it could free another record, which may not happen during a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _tensors(arguments: tuple[Any, ...]) -> list[Tensor | None]:

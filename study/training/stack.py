@@ -233,7 +233,7 @@ class Stack:
         return weights, self._terms.of(index).keep
 
     def _make_update(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, ...]:
-        """Update the parameters; losses ``[K]``, norms ``[K]`` of the gradients ``[K, P]``, these, and Omega ``[K]``."""
+        """Update the parameters; losses ``[K]``, norms of gradients ``[K]``, these ``[K, P]``, and Omega ``[K]``."""
         loss, gradient, omega = self._loss_and_gradient(batch, noise)
         norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
         return loss, norm, gradient, omega

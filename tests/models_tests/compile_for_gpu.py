@@ -19,19 +19,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, outer, rule
-from models.kernels.gpu.launch import SMALL, WIDE, n_warps, tiles
 from models.kernels.interface import RECTIFIER, TANH
 
-KERNELS: dict[str, tuple[Any, int, dict[str, int]]] = {
-    "elman": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": False}),
-    "untied": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": True}),
-    "leaky": (elman, WIDE, {"KIND": TANH, "MASKED": True, "LEAKY": True, "UNTIED": False}),
-    "lstm": (lstm, SMALL, {"MASKED": True}),
-    "lstm_1997": (lstm_1997, SMALL, {"MASKED": True, "SEVERED": False}),
-    "lstm_1997_truncated": (lstm_1997, SMALL, {"MASKED": True, "SEVERED": True}),
-    "gru": (gru, SMALL, {"MASKED": True}),
-    "min_gru": (min_gru, WIDE, {}),
-    "fast_elman": (fast_elman, SMALL, {"KIND": RECTIFIER}),
+KERNELS: dict[str, tuple[Any, dict[str, int]]] = {
+    "elman": (elman, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": False}),
+    "untied": (elman, {"KIND": TANH, "MASKED": True, "LEAKY": False, "UNTIED": True}),
+    "leaky": (elman, {"KIND": TANH, "MASKED": True, "LEAKY": True, "UNTIED": False}),
+    "lstm": (lstm, {"MASKED": True}),
+    "lstm_1997": (lstm_1997, {"MASKED": True, "SEVERED": False}),
+    "lstm_1997_truncated": (lstm_1997, {"MASKED": True, "SEVERED": True}),
+    "gru": (gru, {"MASKED": True}),
+    "min_gru": (min_gru, {}),
+    "fast_elman": (fast_elman, {"KIND": RECTIFIER}),
 }
 PASSES: dict[str, tuple[str, dict[str, int]]] = {
     "forward": ("forward", {"GATHERED": True}),
@@ -41,19 +40,20 @@ PASSES: dict[str, tuple[str, dict[str, int]]] = {
 SIZES = (("fp32", 50), ("fp32", 64), ("fp32", 100), ("fp64", 100))
 """Precisions and units."""
 
+N_BATCH = 20
+"""Rows of the batch."""
+
 INTEGERS = ("n_matrices", "n_steps", "n_batch", "n_read", "code_stride", "n_choices", "n_places", "first")
 TYPES = {**dict.fromkeys((*INTEGERS, "n_parameters"), "i32"), **dict.fromkeys(("window", "codes"), "*i64")}
 TYPES |= {"roles": "*i8", **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64")}
 
 
-def resources(kernel: Any, constants: dict[str, Any], number: str, warps: int, capability: int) -> dict[str, int]:
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    signature = {
-        name: "constexpr" if name in constants else TYPES.get(name, f"*{number}") for name in kernel.arg_names
-    }
+def resources(kernel: Any, sizes: dict[str, Any], number: str, capability: int) -> dict[str, int]:
+    constants = {name: value for name, value in sizes.items() if name in kernel.arg_names}
+    signature = {name: "constexpr" if name in constants else TYPES.get(name, f"*{number}") for name in kernel.arg_names}
     aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == f"*{number}"}
     source = ASTSource(kernel, signature, constants, aligned)
-    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": sizes["num_warps"]})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
@@ -67,19 +67,20 @@ def resources(kernel: Any, constants: dict[str, Any], number: str, warps: int, c
     }
 
 
-def cases() -> Iterator[tuple[str, Any, dict[str, Any], str, int]]:
-    """A name, the kernel, its constants, its precision and its warps."""
+def cases() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
+    """A name, the kernel, its constants and number of warps, and its precision."""
     for number, n_hidden in SIZES:
-        for name, (module, widest, options) in KERNELS.items():
-            shape = tiles(n_hidden, widest, 4 if number == "fp32" else 8)
+        for name, (module, options) in KERNELS.items():
             for way, (which, more) in PASSES.items():
-                constants, warps = {**shape, **options, **more}, n_warps(widest, shape["WIDTH"])
-                yield f"{name} {way} {number} {n_hidden}", getattr(module, which), constants, number, warps
+                tied = module.FORWARD if which == "forward" else module.BACKWARD
+                parting = elman.UNTIED if name == "untied" else tied
+                sizes = parting.sizes(n_hidden, N_BATCH, 4 if number == "fp32" else 8)
+                yield f"{name} {way} {number} {n_hidden}", getattr(module, which), {**sizes, **options, **more}, number
         for selected in (False, True):
-            constants = outer.sizes(n_hidden, n_hidden) | {"SIGNALS": n_hidden, "TOTALS": n_hidden}
-            constants |= {"MASKED": not selected, "SELECTED": selected}
-            yield f"outer {selected} {number} {n_hidden}", outer.outer, constants, number, outer.N_WARPS
-    yield "rule", rule.update, {"EPSILON": 1e-8, "BLOCK": rule.BLOCK}, "fp32", 4
+            sizes = {**outer.sizes(n_hidden, n_hidden), "SIGNALS": n_hidden, "num_warps": outer.N_WARPS}
+            sizes |= {"MASKED": not selected, "SELECTED": selected}
+            yield f"outer {selected} {number} {n_hidden}", outer.outer, sizes, number
+    yield "rule", rule.update, {"EPSILON": 1e-8, "BLOCK": rule.BLOCK, "num_warps": 4}, "fp32"
 
 
 if __name__ == "__main__":

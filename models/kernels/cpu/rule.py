@@ -22,6 +22,7 @@ from models.kernels.coefficients import (
 )
 from models.kernels.cpu.compiled import compiled
 
+
 @compiled(reassociate=True)
 def norms(gradient, norm, first, last):
     """2-norm of each row of ``gradient`` ``[K, P]`` into ``norm`` ``[K]``, float64; summed in float64.

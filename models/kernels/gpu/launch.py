@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -9,44 +10,55 @@ from torch import Tensor
 
 from models.drive import Drive
 
-ROWS = 16
-"""Rows of the batch that one program works on: the least that fill a tensor core."""
-
-SMALL, WIDE = 64, 128
-"""Most units whose recurrent weights stay on the chip as one tile, for several matrices and for a single one."""
+LEAST = 16
+"""Fewest rows, and fewest units, that fill a tensor core."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parting:
+    """How a pass is parted into programs.
 
-def launch(kernel: Any, states: Tensor, widest: int, *arguments: Tensor | int, **options: int) -> None:
+    ``n_units`` is the most units whose recurrent weights a program keeps on the chip, as one tile; ``n_rows`` are the
+    rows of the batch that one works on, ``n_warps`` the groups of 32 threads that it is.
+    """
+
+    n_units: int
+    n_rows: int
+    n_warps: int
+
+    def sizes(self, n_hidden: int, n_batch: int, n_bytes: int) -> dict[str, int]:
+        """What a kernel is compiled for, for so many units and rows, and numbers of so many bytes."""
+        # Tiles of double precision are half as wide.
+        width = min(self.n_units * 4 // n_bytes, _filled(n_hidden))
+        n_rows, n_warps = (self.n_rows, self.n_warps) if width <= 64 else (LEAST, 8)
+        n_rows = min(n_rows, _filled(n_batch))
+        return {
+            **{"HIDDEN": n_hidden, "ROWS": n_rows, "WIDTH": width, "BLOCKS": triton.cdiv(n_hidden, width)},
+            "num_warps": n_warps,
+        }
+
+
+def launch(kernel: Any, parting: Parting, states: Tensor, *arguments: Tensor | int, **options: int) -> None:
     """Run a kernel with one program for each member and tile of rows of ``[K, T, B, H]``."""
     n_members, n_steps, n_batch, n_hidden = states.shape
-    sizes = tiles(n_hidden, widest, states.element_size())
-    grid = (n_members, triton.cdiv(n_batch, ROWS))
-    kernel[grid](*arguments, n_steps, n_batch, **sizes, **options, num_warps=n_warps(widest, sizes["WIDTH"]))
-
-
-def tiles(n_hidden: int, widest: int, n_bytes: int) -> dict[str, int]:
-    """Sizes that a kernel is compiled for: units, and how they are parted into tiles.
-
-    ``n_bytes`` are those of a number: tiles of double precision are half as wide.
-    """
-    width = min(widest * 4 // n_bytes, max(16, triton.next_power_of_2(n_hidden)))
-    return {"HIDDEN": n_hidden, "ROWS": ROWS, "WIDTH": width, "BLOCKS": triton.cdiv(n_hidden, width)}
-
-
-def n_warps(widest: int, width: int) -> int:
-    """Groups of 32 threads in a program: enough that the weights fit into its registers, or else few that wait."""
-    return 4 if widest == WIDE and width <= SMALL else 8
+    sizes = parting.sizes(n_hidden, n_batch, states.element_size())
+    kernel[(n_members, triton.cdiv(n_batch, sizes["ROWS"]))](*arguments, n_steps, n_batch, **sizes, **options)
 
 
 def selection(drive: Drive) -> tuple[tuple[Tensor | int, ...], bool]:
-    """What a kernel needs to find a step's drive: the table's parts, codes, how far those of members are apart, and
-    the number of a table's rows; and whether there are codes.
+    """What a kernel needs to find a step's drive, and whether its rows are selected by codes.
+
+    The table's parts, codes, how far those of members are apart, and the number of a table's rows.
     """
     if drive.codes is None:
         return (*drive.parts, drive.parts[0], 0, 0), False
     codes = drive.codes.contiguous()
     return (*drive.parts, codes, codes[0].numel() if codes.ndim == 3 else 0, drive.parts[0].shape[1]), True
+
+
+def turned(matrix: Tensor) -> Tensor:
+    """The transposed matrix as it lies in memory when tensor cores can take it as the left factor without detours."""
+    return matrix.mT.contiguous()
 
 
 def or_any(given: Tensor | None, other: Tensor) -> Tensor:
@@ -58,3 +70,7 @@ def room(signals: Tensor, states: Tensor, n_gates: int, window: Tensor | None) -
     """The error signals that the caller wants, or room for those it does not want; zero if not all are written."""
     found = signals if signals.numel() > 0 else states.new_empty(*states.shape[:-1], n_gates * states.shape[-1])
     return found if window is None else found.zero_()
+
+
+def _filled(n: int) -> int:
+    return max(LEAST, int(triton.next_power_of_2(n)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,7 +16,13 @@ TILE = 64
 PLACES = 32
 """Places, each a step of a sequence, whose products a program adds up at a time."""
 
+STAGES = 3
+"""Chunks of places that are on their way to a program at a time."""
+
 N_WARPS = 4
+
+PARTS = 4
+"""Programs that share the places of one tile; as many for every stack, so that no sum hangs on its size."""
 
 
 def multiply(states: Tensor, mask: Tensor | None, signals: Tensor, total: Tensor) -> None:
@@ -24,8 +31,9 @@ def multiply(states: Tensor, mask: Tensor | None, signals: Tensor, total: Tensor
     Signals are ``[K, T, B, F]`` and, as the total, may be columns of a wider tensor.
     """
     n_members, n_steps, n_batch, n_hidden = states.shape
-    held = (states, or_any(mask, states), states, signals, total, n_steps * n_batch, n_batch, 0)
-    _launch(n_members, n_hidden, signals, total, *held, MASKED=mask is not None, SELECTED=False)
+    held = (states, or_any(mask, states), states, signals)
+    places = (n_steps * n_batch, n_batch, 0)
+    _launch(n_members, n_hidden, signals, total, held, places, MASKED=mask is not None, SELECTED=False)
 
 
 def collect(codes: Tensor | None, signals: tuple[Tensor, ...], tables: tuple[Tensor, ...]) -> None:
@@ -35,21 +43,31 @@ def collect(codes: Tensor | None, signals: tuple[Tensor, ...], tables: tuple[Ten
     codes, n_places = codes.contiguous(), codes.shape[-2] * codes.shape[-1]
     code_stride = n_places if codes.ndim == 3 else 0
     for errors, table in zip(signals, tables, strict=True):
-        held = (errors, errors, codes, errors, table, n_places, 0, code_stride)
-        _launch(len(errors), table.shape[1], errors, table, *held, MASKED=False, SELECTED=True)
+        held, places = (errors, errors, codes, errors), (n_places, 0, code_stride)
+        _launch(len(errors), table.shape[1], errors, table, held, places, MASKED=False, SELECTED=True)
 
 
 def sizes(n_rows: int, n_columns: int) -> dict[str, int]:
     """Sizes that a kernel is compiled for: the sum's, and how it is parted into tiles."""
     height, width = (min(TILE, max(16, triton.next_power_of_2(n))) for n in (n_rows, n_columns))
-    return {"ROWS": n_rows, "COLUMNS": n_columns, "HEIGHT": height, "WIDTH": width, "PLACES": PLACES}
+    return {"ROWS": n_rows, "COLUMNS": n_columns, "HEIGHT": height, "WIDTH": width, "PLACES": PLACES, "STAGES": STAGES}
 
 
-def _launch(n_members: int, n_rows: int, signals: Tensor, total: Tensor, *held: Tensor | int, **options: bool) -> None:
+def _launch(
+    n_members: int,
+    n_rows: int,
+    signals: Tensor,
+    total: Tensor,
+    held: tuple[Tensor, ...],
+    places: tuple[int, int, int],
+    **options: bool,
+) -> None:
     shape = sizes(n_rows, signals.shape[-1])
     n_tiles = triton.cdiv(n_rows, shape["HEIGHT"]) * triton.cdiv(shape["COLUMNS"], shape["WIDTH"])
-    apart = {"SIGNALS": signals.stride(2), "TOTALS": total.stride(1)}
-    outer[(n_tiles, n_members)](*held, **shape, **apart, **options, num_warps=N_WARPS)
+    parts = total.new_empty(PARTS, n_members, n_rows, shape["COLUMNS"])
+    grid = (n_tiles, n_members, PARTS)
+    outer[grid](*held, parts, *places, **shape, **options, SIGNALS=signals.stride(2), num_warps=N_WARPS)
+    torch.sum(parts, 0, out=total)
 
 
 @triton.jit(do_not_specialize=["n_places", "first", "code_stride"])
@@ -58,24 +76,24 @@ def outer(
     mask,
     codes,
     signals,
-    total,
+    parts,
     n_places,
     first,
     code_stride,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SIGNALS: tl.constexpr,
-    TOTALS: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     PLACES: tl.constexpr,
+    STAGES: tl.constexpr,
     MASKED: tl.constexpr,
     SELECTED: tl.constexpr,
 ):
-    """``sum_s l_s^T d_s`` into ``total``, ROWS by COLUMNS, for the signals d at the places s of a member from ``first``.
+    """``sum_s l_s^T d_s``, ROWS by COLUMNS, over each part of the places s of a member from ``first`` on.
 
-    ``l_s`` is the state at the place that is ``first`` before s, masked where there is a mask; or with SELECTED the
-    unit vector that the code at s names. SIGNALS and TOTALS are what rows of signals and total are apart.
+    d are the signals, whose rows are SIGNALS apart; ``l_s`` is the state at the place that is ``first`` before s,
+    masked where there is a mask, or with SELECTED the unit vector that the code at s names.
     """
     k = tl.program_id(1).to(tl.int64)
     # The programs of a member run side by side and find what they read in the cache.
@@ -85,7 +103,8 @@ def outer(
     places = tl.arange(0, PLACES)
     added = tl.full((HEIGHT, WIDTH), 0.0, signals.dtype.element_ty)
     nothing = added
-    for chunk in range(first, n_places, PLACES):
+    part, n_parts = tl.program_id(2), tl.num_programs(2)
+    for chunk in tl.range(first + part * PLACES, n_places, n_parts * PLACES, num_stages=STAGES):
         at, n_left = k * n_places + chunk, n_places - chunk
         error = load(signals + at * SIGNALS, places, columns, n_left, COLUMNS, SIGNALS, 1)
         if SELECTED:
@@ -97,4 +116,5 @@ def outer(
                 entering *= load(mask + at * ROWS, rows, places, ROWS, n_left, 1, ROWS)
         # Tensor cores cut off digits where they add: only short sums are theirs.
         added += dot(entering, error, nothing)
-    store(total + k * ROWS * TOTALS, rows, columns, ROWS, COLUMNS, TOTALS, added)
+    start = parts + (part * tl.num_programs(1) + k) * ROWS * COLUMNS
+    store(start, rows, columns, ROWS, COLUMNS, COLUMNS, 1, added)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.drive import Drive
 from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, rule
-from models.kernels.gpu.launch import SMALL, WIDE, launch, or_any, room, selection
+from models.kernels.gpu.launch import launch, or_any, room, selection, turned
 from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
@@ -44,8 +44,9 @@ def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | Non
     selected, gathered = selection(drive)
     options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None}
     options |= {"LEAKY": False, "UNTIED": matrices.shape[1] > 1}
-    held = (*selected, matrices, or_any(mask, states), states)
-    launch(elman.forward, states, WIDE, *held, states, states, matrices.shape[1], **options)
+    held = (*selected, turned(matrices), or_any(mask, states), states)
+    parting = elman.FORWARD if matrices.shape[1] == 1 else elman.UNTIED
+    launch(elman.forward, parting, states, *held, states, states, matrices.shape[1], **options)
 
 
 def untied_backward(
@@ -65,7 +66,8 @@ def untied_backward(
     options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False}
     options |= {"UNTIED": n_matrices > 1, "TRUNCATED": window is not None}
     held = (states, matrices, or_any(mask, states), states, cotangent, or_any(window, states))
-    launch(elman.backward, states, WIDE, *held, signals, states, n_matrices, cotangent.shape[1], **options)
+    parting = elman.BACKWARD if n_matrices == 1 else elman.UNTIED
+    launch(elman.backward, parting, states, *held, signals, states, n_matrices, cotangent.shape[1], **options)
     if n_matrices > 1:
         write_layer_gradients(states, mask, signals, d_matrices)
     else:
@@ -79,8 +81,8 @@ def leaky_forward(
     """See ``Kernels``."""
     selected, gathered = selection(drive)
     options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
-    held = (*selected, matrix, or_any(mask, states), retention)
-    launch(elman.forward, states, WIDE, *held, states, units, 1, **options)
+    held = (*selected, turned(matrix), or_any(mask, states), retention)
+    launch(elman.forward, elman.FORWARD, states, *held, states, units, 1, **options)
 
 
 def leaky_backward(
@@ -102,7 +104,7 @@ def leaky_backward(
     options |= {"UNTIED": False, "TRUNCATED": window is not None}
     signals, d_kept = room(delta, states, 1, window), torch.empty_like(states[:, 0])
     held = (units, matrix, or_any(mask, states), retention, cotangent, or_any(window, states))
-    launch(elman.backward, states, WIDE, *held, signals, d_kept, 1, cotangent.shape[1], **options)
+    launch(elman.backward, elman.BACKWARD, states, *held, signals, d_kept, 1, cotangent.shape[1], **options)
     multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
@@ -118,8 +120,8 @@ def lstm_forward(
 ) -> None:
     """See ``Kernels``."""
     selected, gathered = selection(drive)
-    arguments = (*selected, matrix, or_any(mask, states), states, gates, cells, squashed)
-    launch(lstm.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (*selected, turned(matrix), or_any(mask, states), states, gates, cells, squashed)
+    launch(lstm.forward, lstm.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def lstm_backward(
@@ -142,7 +144,7 @@ def lstm_backward(
     signals = room(delta, states, 4, window)
     held = (gates, cells, squashed, matrix, or_any(mask, cells), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
-    launch(lstm.backward, cells, SMALL, *held, *written, cotangent.shape[1], **options)
+    launch(lstm.backward, lstm.BACKWARD, cells, *held, *written, cotangent.shape[1], **options)
     multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
@@ -153,8 +155,8 @@ def lstm_1997_forward(
     """See ``Kernels``."""
     carried = states.new_empty(len(states), 2, *states.shape[2:])
     selected, gathered = selection(drive)
-    arguments = (*selected, matrix, or_any(mask, states), states, gates, squashed, carried)
-    launch(lstm_1997.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (*selected, turned(matrix), or_any(mask, states), states, gates, squashed, carried)
+    launch(lstm_1997.forward, lstm_1997.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def lstm_1997_backward(
@@ -177,7 +179,7 @@ def lstm_1997_backward(
     signals = room(delta, states, 3, window)
     held = (gates, squashed, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
-    launch(lstm_1997.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
+    launch(lstm_1997.backward, lstm_1997.BACKWARD, states, *held, *written, cotangent.shape[1], **options)
     multiply(states, mask, signals, d_matrix)
     collect(codes, (signals,), (d_drive,))
 
@@ -187,8 +189,8 @@ def gru_forward(
 ) -> None:
     """See ``Kernels``."""
     selected, gathered = selection(drive)
-    arguments = (*selected, matrix, bias, or_any(mask, states), states, gates, reset)
-    launch(gru.forward, states, SMALL, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (*selected, turned(matrix), bias, or_any(mask, states), states, gates, reset)
+    launch(gru.forward, gru.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
 
 
 def gru_backward(
@@ -210,7 +212,7 @@ def gru_backward(
     signals, d_reset = room(delta, states, 3, window), room(states[:0], states, 1, window)
     held = (states, gates, reset, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, d_reset, states.new_empty(states[:, 0].shape))
-    launch(gru.backward, states, SMALL, *held, *written, cotangent.shape[1], **options)
+    launch(gru.backward, gru.BACKWARD, states, *held, *written, cotangent.shape[1], **options)
     n_gated = 2 * states.shape[-1]
     multiply(states, mask, signals[..., :n_gated], d_matrix[..., :n_gated])
     multiply(states, mask, d_reset, d_matrix[..., n_gated:])
@@ -221,7 +223,7 @@ def gru_backward(
 def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
     """See ``Kernels``."""
     selected, gathered = selection(drive)
-    launch(min_gru.forward, states, WIDE, *selected, states, gates, GATHERED=gathered)
+    launch(min_gru.forward, min_gru.FORWARD, states, *selected, states, gates, GATHERED=gathered)
 
 
 def min_gru_backward(
@@ -236,7 +238,7 @@ def min_gru_backward(
     """See ``Kernels``."""
     signals = room(delta, states, 2, window)
     held = (states, gates, cotangent, or_any(window, states), signals)
-    launch(min_gru.backward, states, WIDE, *held, cotangent.shape[1], TRUNCATED=window is not None)
+    launch(min_gru.backward, min_gru.BACKWARD, states, *held, cotangent.shape[1], TRUNCATED=window is not None)
     collect(codes, (signals,), (d_drive,))
 
 
@@ -252,8 +254,8 @@ def fast_elman_forward(
 ) -> None:
     """See ``Kernels``."""
     selected, gathered = selection(drive)
-    arguments = (*selected, matrix, p_keep, means, mus, s2s, spreads)
-    launch(fast_elman.forward, means, SMALL, *arguments, KIND=kind, GATHERED=gathered)
+    arguments = (*selected, turned(matrix), p_keep, means, mus, s2s, spreads)
+    launch(fast_elman.forward, fast_elman.FORWARD, means, *arguments, KIND=kind, GATHERED=gathered)
 
 
 def fast_elman_backward(
@@ -279,7 +281,7 @@ def fast_elman_backward(
     cotangents = (cotangent, torch.zeros_like(cotangent) if variance_cotangent is None else variance_cotangent)
     held = (means, mus, s2s, matrix, p_keep, *cotangents, or_any(window, means))
     options = {"KIND": kind, "TRUNCATED": window is not None}
-    launch(fast_elman.backward, means, SMALL, *held, *signals, cotangent.shape[1], **options)
+    launch(fast_elman.backward, fast_elman.BACKWARD, means, *held, *signals, cotangent.shape[1], **options)
     by_square = torch.empty_like(d_matrix)
     multiply(means, None, signals[0], d_matrix)
     multiply(spreads, None, signals[1], by_square)

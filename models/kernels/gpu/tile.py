@@ -14,10 +14,10 @@ def load(start, rows, columns, n_rows, n_columns, row_stride, column_stride):
 
 
 @triton.jit
-def store(start, rows, columns, n_rows, n_columns, row_stride, tile):
-    """The counterpart of ``load`` for columns side by side; nothing is written outside."""
+def store(start, rows, columns, n_rows, n_columns, row_stride, column_stride, tile):
+    """The counterpart of ``load``; nothing is written outside."""
     inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-    tl.store(start + rows[:, None] * row_stride + columns[None, :], tile, mask=inside)
+    tl.store(start + rows[:, None] * row_stride + columns[None, :] * column_stride, tile, mask=inside)
 
 
 @triton.jit
@@ -34,12 +34,12 @@ def selected(drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch,
 
 
 @triton.jit
-def within(tile, columns, n_columns, WIDTH: tl.constexpr):
-    """The tile with zeros beyond the last column, where a unit that does not exist could be infinite or NaN."""
-    if n_columns % WIDTH == 0:
+def within(tile, real, n_units, WIDTH: tl.constexpr):
+    """The tile with zeros for units that are not real: what stands there could be infinite or NaN."""
+    if n_units % WIDTH == 0:
         return tile
     else:
-        return tl.where((columns < n_columns)[None, :], tile, 0.0)
+        return tl.where(real, tile, 0.0)
 
 
 @triton.jit
