@@ -19,18 +19,19 @@ class _Record:
 
     graph: torch.cuda.CUDAGraph
     arguments: tuple[Any, ...]
-    results: tuple[Tensor, ...]
+    results: dict[str, Tensor]
 
 
 class Recorded:
     """A function on a GPU, launch by launch at first; recorded and repeated where arguments of the same shapes come.
 
-    Its arguments are dataclasses of tensors and None. For arguments of the same shapes it must launch the same, and may
-    change tensors that stay where they are. One that waits for the GPU, or sends it something, cannot be recorded: it
-    warns once and goes on launch by launch. What was returned is overwritten when such arguments come again.
+    Its arguments are dataclasses of tensors, or None, and options. For the same shapes and options it must launch the
+    same, and may change tensors that stay where they are. One that waits for the GPU, or sends it something, cannot be
+    recorded: it warns once and goes on launch by launch. What was returned is overwritten when such arguments come
+    again.
     """
 
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
+    def __init__(self, function: Callable[..., dict[str, Tensor]]) -> None:
         """Nothing is recorded yet."""
         self._function = function
         self._records: dict[tuple[Any, ...], _Record | None] = {}
@@ -38,31 +39,32 @@ class Recorded:
         # Records run one after the other: room that one needs only while it runs serves all.
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
-        """The function's results."""
+    def __call__(self, *arguments: Any, **options: bool) -> dict[str, Tensor]:
+        """The function's results, in a dictionary that is the caller's."""
         shapes = tuple(None if one is None else (one.shape, one.dtype) for one in _tensors(arguments))
-        if shapes not in self._records:
+        key = (shapes, *options.items())
+        if key not in self._records:
             # At a first call kernels are compiled and libraries set up, which cannot be recorded.
-            self._records[shapes] = None
-            return self._function(*arguments)
-        if self._records[shapes] is None and self._recordable:
-            self._records[shapes] = self._record(arguments)
-        record = self._records[shapes]
+            self._records[key] = None
+            return self._function(*arguments, **options)
+        if self._records[key] is None and self._recordable:
+            self._records[key] = self._record(arguments, options)
+        record = self._records[key]
         if record is None:
-            return self._function(*arguments)
+            return self._function(*arguments, **options)
         for held, given in zip(_tensors(record.arguments), _tensors(arguments), strict=True):
             if held is not None and given is not None:
                 held.copy_(given)
         record.graph.replay()
-        return record.results
+        return dict(record.results)
 
-    def _record(self, arguments: tuple[Any, ...]) -> _Record | None:
+    def _record(self, arguments: tuple[Any, ...], options: dict[str, bool]) -> _Record | None:
         held = tuple(_cloned(one) for one in arguments)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use the GPU meanwhile.
             with _uncollected(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                results = self._function(*held)
+                results = self._function(*held, **options)
         except RuntimeError as error:
             self._recordable = False
             reason = str(error).partition("\n")[0]

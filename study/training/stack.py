@@ -92,25 +92,21 @@ class Stack:
         """Make updates, and tell what the training of each member looked like."""
         losses = self.flat.new_empty(n_updates, len(self.members), dtype=torch.float64)
         norms = torch.empty_like(losses)
-        last: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for step in range(n_updates):
             batch, noise = self.feed.draw(self.n_updates, self.members)
-            before = self.flat.clone() if step == n_updates - 1 else None
-            loss, norm, gradient, omega = self._update(batch, noise)
-            losses[step], norms[step] = loss, norm
-            if before is not None:
-                last = self._norms(gradient, "gradient/norm") | {"gradient/norm": norm, "omega": omega}
+            found = self._update(batch, noise, reported=step == n_updates - 1)
+            losses[step], norms[step] = found["loss"], found["gradient/norm"]
             self.n_updates += 1
-            if before is not None:
-                moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
-                # A parameter that is still zero has no ratio yet: x / 0 = inf, 0 / 0 = nan, both left out.
-                last |= {name: moved[name] / size[name] for name in moved}
-        columns = {name: column.tolist() for name, column in last.items()}
-        columns["gradient/clipped_fraction"] = (norms > self._clip_norm).double().mean(0).tolist()
-        columns["gradient/nonfinite"] = (~norms.isfinite()).double().sum(0).tolist()
+        found["loss"] = losses.mean(0)
+        found["gradient/clipped_fraction"] = (norms > self._clip_norm).double().mean(0)
+        found["gradient/nonfinite"] = (~norms.isfinite()).double().sum(0)
+        # At once, because every answer of a GPU is waited for.
+        table = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        every_loss = table.pop("loss")
         return [
-            Interval(loss=loss, metrics={name: column[k] for name, column in columns.items()})
-            for k, loss in enumerate(losses.mean(0).tolist())
+            Interval(loss=loss, metrics={name: column[k] for name, column in table.items()})
+            for k, loss in enumerate(every_loss)
         ]
 
     def evaluate(
@@ -232,11 +228,21 @@ class Stack:
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
         return weights, self._terms.of(index).keep
 
-    def _make_update(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, ...]:
-        """Update the parameters; losses ``[K]``, norms of gradients ``[K]``, these ``[K, P]``, and Omega ``[K]``."""
+    def _make_update(self, batch: Batch, noise: Noise | None, *, reported: bool) -> dict[str, Tensor]:
+        """Update the parameters; each member's loss and gradient norm and, if reported, what ``Interval`` tells of it.
+
+        All are ``[K]``, float64.
+        """
         loss, gradient, omega = self._loss_and_gradient(batch, noise)
+        before = self.flat.clone() if reported else None
         norm = apply_update(self.flat, gradient, self._rule_state, self._coefficients)
-        return loss, norm, gradient, omega
+        found = {"loss": loss, "gradient/norm": norm}
+        if before is not None:
+            found |= self._norms(gradient, "gradient/norm") | {"omega": omega}
+            moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
+            # A parameter that is still zero has no ratio yet: x / 0 = inf, 0 / 0 = nan, both left out.
+            found |= {name: moved[name] / size[name] for name in moved}
+        return {name: one.double() for name, one in found.items()}
 
     def _loss_and_gradient(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""

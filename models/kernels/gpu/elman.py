@@ -1,6 +1,8 @@
 """Elman's recurrence through a whole sequence, for a GPU; its units may leak, its steps may have their own weights.
 
-Of as many units as one tile holds, the state stays in registers from step to step; more units meet in memory.
+Of as many units as one tile holds, the state stays in registers from step to step; more units meet in memory. Tiles are
+units by rows: with the matrix as the left factor the warps of a Hopper multiply together. For gated cells, of whose
+matrices there are more, rows by units are faster.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, 
 
 FORWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=128, n_rows=32, n_warps=4)
-"""The fastest on an H200 of those with 16 or 32 rows and 4 or 8 warps."""
+"""The fastest on an H200 of 16 or 32 rows and 4 or 8 warps whose tiles fit into the registers."""
 
 UNTIED = Parting(n_units=64, n_rows=16, n_warps=8)
 """Of both passes where every step has its own matrix, of which a wider tile would not fit into the registers."""

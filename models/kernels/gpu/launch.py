@@ -30,12 +30,11 @@ class Parting:
         """What a kernel is compiled for, for so many units and rows, and numbers of so many bytes."""
         # Tiles of double precision are half as wide.
         width = min(self.n_units * 4 // n_bytes, _filled(n_hidden))
-        n_rows, n_warps = (self.n_rows, self.n_warps) if width <= 64 else (LEAST, 8)
-        n_rows = min(n_rows, _filled(n_batch))
-        return {
-            **{"HIDDEN": n_hidden, "ROWS": n_rows, "WIDTH": width, "BLOCKS": triton.cdiv(n_hidden, width)},
-            "num_warps": n_warps,
-        }
+        n_blocks = triton.cdiv(n_hidden, width)
+        # What works on wide tiles, or on several, needs the registers of more threads.
+        n_rows, n_warps = (self.n_rows, self.n_warps) if n_blocks == 1 and width <= 64 else (LEAST, 8)
+        sizes = {"HIDDEN": n_hidden, "ROWS": min(n_rows, _filled(n_batch)), "WIDTH": width, "BLOCKS": n_blocks}
+        return sizes | {"num_warps": n_warps}
 
 
 def launch(kernel: Any, parting: Parting, states: Tensor, *arguments: Tensor | int, **options: int) -> None:

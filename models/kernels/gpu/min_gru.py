@@ -14,7 +14,6 @@ from models.kernels.gpu.tile import load, reach, selected, store
 
 FORWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=128, n_rows=16, n_warps=4)
-"""The fastest on an H200 of those with 16 or 32 rows and 4 or 8 warps."""
 
 
 @triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])

@@ -1,4 +1,4 @@
-"""Tiles: blocks of rows of the batch by units, read, written and multiplied by one program."""
+"""Tiles: blocks of numbers, of units and of rows of the batch, read, written and multiplied by one program."""
 
 from __future__ import annotations
 
