@@ -44,15 +44,15 @@ def launch(kernel: Any, parting: Parting, states: Tensor, *arguments: Tensor | i
     kernel[(n_members, triton.cdiv(n_batch, sizes["ROWS"]))](*arguments, n_steps, n_batch, **sizes, **options)
 
 
-def selection(drive: Drive) -> tuple[tuple[Tensor | int, ...], bool]:
-    """What a kernel needs to find a step's drive, and whether its rows are selected by codes.
+def launch_on(drive: Drive, kernel: Any, parting: Parting, states: Tensor, *rest: Tensor | int, **options: int) -> None:
+    """``launch`` a kernel whose first arguments say where it finds the drive of a step.
 
-    The table's parts, codes, how far those of members are apart, and the number of a table's rows.
+    They are the table's parts, codes, how far those of members are apart, and the number of a table's rows.
     """
-    if drive.codes is None:
-        return (*drive.parts, drive.parts[0], 0, 0), False
-    codes = drive.codes.contiguous()
-    return (*drive.parts, codes, codes[0].numel() if codes.ndim == 3 else 0, drive.parts[0].shape[1]), True
+    table, gathered = drive.parts[0], drive.codes is not None
+    codes = table if drive.codes is None else drive.codes.contiguous()
+    apart = codes[0].numel() if gathered and codes.ndim == 3 else 0
+    launch(kernel, parting, states, *drive.parts, codes, apart, table.shape[1], *rest, GATHERED=gathered, **options)
 
 
 def turned(matrix: Tensor) -> Tensor:

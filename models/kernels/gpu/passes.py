@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.drive import Drive
 from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, rule
-from models.kernels.gpu.launch import launch, or_any, room, selection, turned
+from models.kernels.gpu.launch import launch, launch_on, or_any, room, turned
 from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
@@ -41,12 +41,10 @@ def elman_backward(
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None}
-    options |= {"LEAKY": False, "UNTIED": matrices.shape[1] > 1}
-    held = (*selected, turned(matrices), or_any(mask, states), states)
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "UNTIED": matrices.shape[1] > 1}
+    held = (turned(matrices), or_any(mask, states), states)
     parting = elman.FORWARD if matrices.shape[1] == 1 else elman.UNTIED
-    launch(elman.forward, parting, states, *held, states, states, matrices.shape[1], **options)
+    launch_on(drive, elman.forward, parting, states, *held, states, states, matrices.shape[1], **options)
 
 
 def untied_backward(
@@ -79,10 +77,9 @@ def leaky_forward(
     kind: int, drive: Drive, matrix: Tensor, retention: Tensor, mask: Tensor | None, states: Tensor, units: Tensor
 ) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    options = {"KIND": kind, "GATHERED": gathered, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
-    held = (*selected, turned(matrix), or_any(mask, states), retention)
-    launch(elman.forward, elman.FORWARD, states, *held, states, units, 1, **options)
+    options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": True, "UNTIED": False}
+    held = (turned(matrix), or_any(mask, states), retention)
+    launch_on(drive, elman.forward, elman.FORWARD, states, *held, states, units, 1, **options)
 
 
 def leaky_backward(
@@ -119,9 +116,8 @@ def lstm_forward(
     squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    arguments = (*selected, turned(matrix), or_any(mask, states), states, gates, cells, squashed)
-    launch(lstm.forward, lstm.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (turned(matrix), or_any(mask, states), states, gates, cells, squashed)
+    launch_on(drive, lstm.forward, lstm.FORWARD, states, *arguments, MASKED=mask is not None)
 
 
 def lstm_backward(
@@ -154,9 +150,8 @@ def lstm_1997_forward(
 ) -> None:
     """See ``Kernels``."""
     carried = states.new_empty(len(states), 2, *states.shape[2:])
-    selected, gathered = selection(drive)
-    arguments = (*selected, turned(matrix), or_any(mask, states), states, gates, squashed, carried)
-    launch(lstm_1997.forward, lstm_1997.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (turned(matrix), or_any(mask, states), states, gates, squashed, carried)
+    launch_on(drive, lstm_1997.forward, lstm_1997.FORWARD, states, *arguments, MASKED=mask is not None)
 
 
 def lstm_1997_backward(
@@ -188,9 +183,8 @@ def gru_forward(
     drive: Drive, matrix: Tensor, bias: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, reset: Tensor
 ) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    arguments = (*selected, turned(matrix), bias, or_any(mask, states), states, gates, reset)
-    launch(gru.forward, gru.FORWARD, states, *arguments, GATHERED=gathered, MASKED=mask is not None)
+    arguments = (turned(matrix), bias, or_any(mask, states), states, gates, reset)
+    launch_on(drive, gru.forward, gru.FORWARD, states, *arguments, MASKED=mask is not None)
 
 
 def gru_backward(
@@ -222,8 +216,7 @@ def gru_backward(
 
 def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    launch(min_gru.forward, min_gru.FORWARD, states, *selected, states, gates, GATHERED=gathered)
+    launch_on(drive, min_gru.forward, min_gru.FORWARD, states, states, gates)
 
 
 def min_gru_backward(
@@ -253,9 +246,8 @@ def fast_elman_forward(
     spreads: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    selected, gathered = selection(drive)
-    arguments = (*selected, turned(matrix), p_keep, means, mus, s2s, spreads)
-    launch(fast_elman.forward, fast_elman.FORWARD, means, *arguments, KIND=kind, GATHERED=gathered)
+    arguments = (turned(matrix), p_keep, means, mus, s2s, spreads)
+    launch_on(drive, fast_elman.forward, fast_elman.FORWARD, means, *arguments, KIND=kind)
 
 
 def fast_elman_backward(
