@@ -18,7 +18,7 @@ from models.kernels.interface import Kernels
 
 
 def kernels_for(device: torch.device) -> Kernels | None:
-    """The compiled passes of a kind of device, None where there are none."""
+    """The compiled passes and updates of a kind of device, None where there are none."""
     if device.type == "cpu":
         return cpu
     return _gpu_kernels() if device.type == "cuda" else None

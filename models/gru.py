@@ -96,7 +96,10 @@ class Gru(Cell):
                 d_hidden = reached.sever(t - 1, through.addcmul_(d_hidden, z))
                 if t - 1 >= length - n_read:
                     d_hidden += cotangent[:, t - 1 - length + n_read]
-        gradients = recurrent_gradients(states, mask, delta, d_reset)
+        # d_reset is the error signal of h W_n, r_t delta_n.
+        gates = recurrent_gradient(states, mask, delta[..., : 2 * states.shape[-1]])
+        recurrent = torch.cat((gates, recurrent_gradient(states, mask, d_reset)), dim=-1)
+        gradients = {"recurrent": recurrent, "recurrent_bias": d_reset.sum((1, 2))}
         return Flow(net=delta, drive=tape.drive.collect((delta,)), weights=gradients, carousel=None)
 
     def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
@@ -125,17 +128,3 @@ class Gru(Cell):
         """``f'(a) / f'_max``: 4 y (1 - y) for the gates, 1 - y^2 for the candidate."""
         r, z, n = gates.unbind(-2)
         return torch.stack([4 * r * (1 - r), 4 * z * (1 - z), 1 - n * n], dim=-2)
-
-
-def recurrent_gradients(states: Tensor, mask: Tensor | None, delta: Tensor, d_reset: Tensor) -> dict[str, Tensor]:
-    """Gradients of matrix and bias from the error signals.
-
-    Args:
-        states: h, ``[K, T, B, H]``.
-        mask: m, ``[K, T, B, H]`` or None.
-        delta: error signals of the net inputs of r, z, n, ``[K, T, B, 3H]``.
-        d_reset: that of ``h W_n``, r_t delta_n, ``[K, T, B, H]``.
-    """
-    gates = recurrent_gradient(states, mask, delta[..., : 2 * states.shape[-1]])
-    recurrent = torch.cat((gates, recurrent_gradient(states, mask, d_reset)), dim=-1)
-    return {"recurrent": recurrent, "recurrent_bias": d_reset.sum((1, 2))}

@@ -65,8 +65,9 @@ class Problem(ABC):
     def loss(self, batch: Batch, output: Tensor) -> Tensor:
         """Training loss of each member, averaged over sequences and answers: ``[K]``, differentiable in ``output``.
 
-        It hangs on nothing but its arguments: on a GPU its launches are recorded and repeated for other batches. One
-        that asks the GPU for a number, as ``.item()`` does, cannot be recorded and makes training slower.
+        It hangs on nothing but its arguments, not on what a task remembers: on a GPU its launches are recorded and
+        repeated for other batches. One that asks the GPU for a number, as ``.item()`` does, cannot be recorded and
+        makes training slower.
         """
 
     def loss_and_slope(self, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor]:

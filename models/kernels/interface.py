@@ -15,7 +15,9 @@ KINDS = {"tanh": TANH, "logistic": LOGISTIC, "rectifier": RECTIFIER}
 
 
 class Kernels(Protocol):
-    """Passes through sequences ``[K, T, B, ...]`` of a stack; tensors are contiguous, in one precision, on one device.
+    """Passes through sequences ``[K, T, B, ...]`` of a stack, and what changes its parameters after them.
+
+    What follows is said of the passes. Tensors are contiguous, in one precision, on one device.
 
     ``kind`` numbers the nonlinearity f; ``matrix`` is the recurrent one, ``[K, H, G*H]``; ``mask`` m ``[K, T, B, H]``
     or None multiplies the previous state; ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. The state before

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.fusion import kernels_for
-from models.kernels import coefficients as kernel
+from models.kernels import coefficients as layout
 from study.plan import Hyperparameters
 
 OPTIMISERS: dict[str, str] = {
@@ -77,32 +77,32 @@ def coefficients(
 ) -> Coefficients:
     """The rows that the members' optimisers are, for parameters of these shapes by name, as they lie in ``[K, P]``."""
     rows = [_row(member) for member in members]
-    table = torch.tensor(rows, dtype=torch.float64, device=device).view(-1, kernel.N_COEFFICIENTS)
+    table = torch.tensor(rows, dtype=torch.float64, device=device).view(-1, layout.N_COEFFICIENTS)
     roles = [torch.full((math.prod(shape),), _role(name, shape), dtype=torch.int8) for name, shape in shapes.items()]
     return Coefficients(table=table, roles=torch.cat(roles).to(device))
 
 
 def _role(name: str, shape: tuple[int, ...]) -> int:
     if name == "recurrent":
-        return kernel.RECURRENT
-    return kernel.MATRIX if len(shape) > 1 else kernel.BIAS
+        return layout.RECURRENT
+    return layout.MATRIX if len(shape) > 1 else layout.BIAS
 
 
 def _row(member: Hyperparameters) -> list[float]:
     name, decay = member.optimiser, member.square_decay
     momentum = {"heavy_ball": member.momentum, "nesterov": member.momentum, "adam": member.momentum, "vario_eta": decay}
-    row = [0.0] * kernel.N_COEFFICIENTS
-    row[kernel.CLIP_NORM] = member.clip_norm
-    row[kernel.LEARNING_RATE] = member.learning_rate
-    row[kernel.MOMENTUM] = momentum.get(name, 0.0)
-    row[kernel.GRADIENT_SHARE] = 1 - momentum[name] if name in {"adam", "vario_eta"} else 1.0
-    row[kernel.LOOKAHEAD] = name == "nesterov"
-    row[kernel.SQUARE_DECAY] = decay
-    row[kernel.ADAPTIVE] = name in {"rmsprop", "adam", "vario_eta"}
-    row[kernel.CORRECTED] = name == "adam"
-    row[kernel.CENTRED] = name == "vario_eta"
-    row[kernel.WEIGHT_DECAY] = member.weight_decay
-    row[kernel.FALLBACK] = CLIP_FALLBACKS[member.clip_fallback]
+    row = [0.0] * layout.N_COEFFICIENTS
+    row[layout.CLIP_NORM] = member.clip_norm
+    row[layout.LEARNING_RATE] = member.learning_rate
+    row[layout.MOMENTUM] = momentum.get(name, 0.0)
+    row[layout.GRADIENT_SHARE] = 1 - momentum[name] if name in {"adam", "vario_eta"} else 1.0
+    row[layout.LOOKAHEAD] = name == "nesterov"
+    row[layout.SQUARE_DECAY] = decay
+    row[layout.ADAPTIVE] = name in {"rmsprop", "adam", "vario_eta"}
+    row[layout.CORRECTED] = name == "adam"
+    row[layout.CENTRED] = name == "vario_eta"
+    row[layout.WEIGHT_DECAY] = member.weight_decay
+    row[layout.FALLBACK] = CLIP_FALLBACKS[member.clip_fallback]
     return row
 
 
@@ -123,14 +123,14 @@ def apply_update(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coef
     state.n_updates.add_(1)
     kernels = kernels_for(weights.device)
     if kernels is None:
-        return apply_plain(weights, gradient, state, rule)
+        return _apply_plain(weights, gradient, state, rule)
     norm = gradient.new_empty(len(weights), dtype=torch.float64)
     averages = (state.velocity, state.square)
     kernels.apply_rule(weights, gradient, *averages, rule.table, rule.roles, norm, state.n_updates, EPSILON)
     return norm
 
 
-def apply_plain(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> Tensor:
+def _apply_plain(weights: Tensor, gradient: Tensor, state: RuleState, rule: Coefficients) -> Tensor:
     """The same as single operations on all members, for any device; the update is counted already."""
     n, velocity, square = state.n_updates.to(weights.dtype), state.velocity, state.square
     _, rate, momentum, share, lookahead, decay, adaptive, corrected, centred, _, _ = rule.columns(weights)
@@ -163,6 +163,6 @@ def _prepare(weights: Tensor, gradient: Tensor, rule: Coefficients) -> tuple[Ten
     norm: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True, dtype=torch.float64)
     gradient = gradient * (clip / norm).clamp_(max=1).to(weights.dtype)
     # Written so that NaN is not trusted.
-    replaced = (fallback > 0) & ~(norm <= kernel.LARGEST_NORM)
-    gradient = torch.where(replaced, fallback * weights * (rule.roles == kernel.RECURRENT), gradient)
-    return gradient.addcmul_(weight_decay * (rule.roles != kernel.BIAS), weights), norm[:, 0]
+    replaced = (fallback > 0) & ~(norm <= layout.LARGEST_NORM)
+    gradient = torch.where(replaced, fallback * weights * (rule.roles == layout.RECURRENT), gradient)
+    return gradient.addcmul_(weight_decay * (rule.roles != layout.BIAS), weights), norm[:, 0]

@@ -24,7 +24,7 @@ from study.training.lyapunov import lyapunov_spectrum
 from study.training.measure import yardstick
 from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
-from study.training.recording import Recorded
+from study.training.recording import Recorder
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
 from study.training.sparsity import all_lacking, lacking
 from study.training.term import terms
@@ -95,7 +95,11 @@ class Stack:
         found: dict[str, Tensor] = {}
         for step in range(n_updates):
             batch, noise = self.feed.draw(self.n_updates, self.members)
-            found = self._update(batch, noise, reported=step == n_updates - 1)
+            reported = step == n_updates - 1
+            if self._recorder is None:
+                found = self._update(batch, noise, reported=reported)
+            else:
+                found = self._recorder(self._update, batch, noise, reported=reported)
             losses[step], norms[step] = found["loss"], found["gradient/norm"]
             self.n_updates += 1
         found["loss"] = losses.mean(0)
@@ -218,9 +222,9 @@ class Stack:
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._terms = terms(self.members, self.network.dropout, self.plan.training.longest, self.flat)
-        # What is recorded finds all of this at its place. Omega's weights are told anew at every update.
+        # What is recorded finds all of this at its place. Who pays for Omega is told anew at every update.
         recordable = self.flat.is_cuda and not any(one.omega_weight > 0 for one in every)
-        self._update = Recorded(self._make_update) if recordable else self._make_update
+        self._recorder = Recorder() if recordable else None
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
@@ -228,7 +232,7 @@ class Stack:
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
         return weights, self._terms.of(index).keep
 
-    def _make_update(self, batch: Batch, noise: Noise | None, *, reported: bool) -> dict[str, Tensor]:
+    def _update(self, batch: Batch, noise: Noise | None, *, reported: bool) -> dict[str, Tensor]:
         """Update the parameters; each member's loss and gradient norm and, if reported, what ``Interval`` tells of it.
 
         All are ``[K]``, float64.

@@ -240,6 +240,23 @@ def fast_elman_backward(
     over_members(fast_elman.backward, len(means), kind, *held, delta, epsilon, d_mean_drive, d_variance_drive, d_matrix)
 
 
+def apply_rule(
+    weights: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    square: Tensor,
+    coefficients: Tensor,
+    roles: Tensor,
+    norm: Tensor,
+    n_updates: Tensor,
+    epsilon: float,
+) -> None:
+    """See ``Kernels``."""
+    over_members(rule.norms, len(weights), gradient, norm)
+    held = (weights, gradient, velocity, square, coefficients, roles, norm, int(n_updates), epsilon)
+    over_members(rule.update, len(weights), *held)
+
+
 def _errors(cotangent: Tensor, window: Tensor | None, codes: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Where errors arise, the windows in which they flow back, without end if there are none, and the codes."""
     if window is None:
@@ -268,20 +285,3 @@ def _codes(codes: Tensor | None) -> Tensor:
 def _or_empty(part: Tensor | None, like: Tensor) -> Tensor:
     """A part ``[K, T, B, H]``, or the empty one that stands for none."""
     return like.new_empty(0, 0, 0, 0) if part is None else part
-
-
-def apply_rule(
-    weights: Tensor,
-    gradient: Tensor,
-    velocity: Tensor,
-    square: Tensor,
-    coefficients: Tensor,
-    roles: Tensor,
-    norm: Tensor,
-    n_updates: Tensor,
-    epsilon: float,
-) -> None:
-    """See ``Kernels``."""
-    over_members(rule.norms, len(weights), gradient, norm)
-    held = (weights, gradient, velocity, square, coefficients, roles, norm, int(n_updates), epsilon)
-    over_members(rule.update, len(weights), *held)

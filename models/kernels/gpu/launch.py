@@ -18,8 +18,9 @@ LEAST = 16
 class Parting:
     """How a pass is parted into programs.
 
-    ``n_units`` is the most units whose recurrent weights a program keeps on the chip, as one tile; ``n_rows`` are the
-    rows of the batch that one works on, ``n_warps`` the groups of 32 threads that it is.
+    ``n_units`` is the most units whose recurrent weights a program keeps on the chip, as one tile. Where one tile of up
+    to 64 units does, ``n_rows`` are the most rows of the batch that a program works on, and ``n_warps`` the groups of
+    32 threads that it is.
     """
 
     n_units: int

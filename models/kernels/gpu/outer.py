@@ -22,7 +22,7 @@ STAGES = 3
 N_WARPS = 4
 
 PARTS = 4
-"""Programs that share the places of one tile; as many for every stack, so that no sum hangs on its size."""
+"""Programs that share the places of one tile; as many for every stack, so that these sums do not hang on its size."""
 
 
 def multiply(states: Tensor, mask: Tensor | None, signals: Tensor, total: Tensor) -> None:

@@ -41,8 +41,9 @@ def elman_backward(
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
+    matrices = turned(matrices[:, -states.shape[1] :])
     options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "UNTIED": matrices.shape[1] > 1}
-    held = (turned(matrices), or_any(mask, states), states)
+    held = (matrices, or_any(mask, states), states)
     parting = elman.FORWARD if matrices.shape[1] == 1 else elman.UNTIED
     launch_on(drive, elman.forward, parting, states, *held, states, states, matrices.shape[1], **options)
 

@@ -43,18 +43,38 @@ def within(tile, real, n_units, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def weights(kept, start, inner, columns, size, inner_stride, column_stride, BLOCKS: tl.constexpr):
+def weights(kept, start, rows, columns, size, row_stride, column_stride, BLOCKS: tl.constexpr):
     """The tile of a matrix for these rows and columns: ``kept`` where one block is all of it, else read again."""
     if BLOCKS == 1:
         return kept
     else:
-        return load(start, inner, columns, size, size, inner_stride, column_stride)
+        return load(start, rows, columns, size, size, row_stride, column_stride)
 
 
 @triton.jit
 def dot(left, right, total):
-    """``total + left @ right`` on tensor cores; three products of half the digits each give single precision."""
-    return tl.dot(left, right, total, input_precision="tf32x3", out_dtype=total.dtype)
+    """``total + left @ right`` on tensor cores; three products of half the digits each give single precision.
+
+    Digits are cut off, where Triton's own "tf32x3" rounds, so that both parts have the number's sign: where a product
+    overflows, its parts do not overflow to infinities of both signs.
+    """
+    if total.dtype == tl.float32:
+        left_high, left_low = digits(left)
+        right_high, right_low = digits(right)
+        total = tl.dot(left_low, right_high, total, input_precision="tf32")
+        total = tl.dot(left_high, right_low, total, input_precision="tf32")
+        return tl.dot(left_high, right_high, total, input_precision="tf32")
+    else:
+        return tl.dot(left, right, total, input_precision="ieee", out_dtype=total.dtype)
+
+
+@triton.jit
+def digits(tile):
+    """The leading binary digits of single precision, as many as tensor cores read, and the digits behind them."""
+    high = (tile.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+    low = tile - high
+    # Infinity has no digits behind: its difference from itself is not a number.
+    return high, tl.where(low == low, low, 0.0)
 
 
 @triton.jit
