@@ -97,7 +97,7 @@ def outer(
     """
     k = tl.program_id(1).to(tl.int64)
     # The programs of a member run side by side and find what they read in the cache.
-    n_across = tl.cdiv(COLUMNS, WIDTH)
+    n_across = (COLUMNS + WIDTH - 1) // WIDTH
     rows = tl.program_id(0) // n_across * HEIGHT + tl.arange(0, HEIGHT)
     columns = tl.program_id(0) % n_across * WIDTH + tl.arange(0, WIDTH)
     places = tl.arange(0, PLACES)
