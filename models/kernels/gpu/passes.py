@@ -11,6 +11,8 @@ from models.kernels.gpu.launch import launch, launch_on, or_any, room, turned
 from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
+apply_rule = rule.apply_rule
+
 
 def new_gates(states: Tensor, n_gates: int) -> Tensor:
     """See ``Kernels``; side by side in a row."""
@@ -280,19 +282,3 @@ def fast_elman_backward(
     multiply(spreads, None, signals[1], by_square)
     d_matrix.addcmul_(by_square, matrix, value=2).mul_(p_keep)
     collect(codes, signals, (d_mean_drive, d_variance_drive))
-
-
-def apply_rule(
-    weights: Tensor,
-    gradient: Tensor,
-    velocity: Tensor,
-    square: Tensor,
-    coefficients: Tensor,
-    roles: Tensor,
-    norm: Tensor,
-    n_updates: Tensor,
-    epsilon: float,
-) -> None:
-    """See ``Kernels``."""
-    torch.linalg.vector_norm(gradient, dim=1, dtype=norm.dtype, out=norm)
-    rule.apply(weights, gradient, velocity, square, coefficients, roles, norm, n_updates, epsilon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -21,7 +22,7 @@ _BIAS, _RECURRENT = tl.constexpr(columns.BIAS), tl.constexpr(columns.RECURRENT)
 _LARGEST_NORM = tl.constexpr(columns.LARGEST_NORM)
 
 
-def apply(
+def apply_rule(
     weights: Tensor,
     gradient: Tensor,
     velocity: Tensor,
@@ -32,7 +33,8 @@ def apply(
     n_updates: Tensor,
     epsilon: float,
 ) -> None:
-    """See ``models.kernels.Kernels.apply_rule``, of which this does all but the norm."""
+    """See ``models.kernels.Kernels``."""
+    torch.linalg.vector_norm(gradient, dim=1, dtype=norm.dtype, out=norm)
     n_members, n_parameters = weights.shape
     grid = (triton.cdiv(n_parameters, BLOCK), n_members)
     held = (weights, gradient, velocity, square, coefficients, roles, norm, n_updates, n_parameters)
