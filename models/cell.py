@@ -130,6 +130,10 @@ class Cell(ABC):
         """The last states of ``forward``, ``[K, n_read, B, H]``, for those who do not ask for the tape."""
         return self.forward(weights, drive, mask).states[:, -n_read:].clone()
 
+    def n_kept(self, n_steps: int, n_read: int, device: torch.device) -> int:
+        """For how many of the steps ``read`` has room on a device: all, as it keeps the tape until it has read."""
+        return n_steps
+
     @abstractmethod
     def backward(
         self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None

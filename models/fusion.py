@@ -122,13 +122,17 @@ class Fused(Cell):
     @torch.no_grad()
     def read(self, weights: Weights, drive: Drive, mask: Tensor | None, n_read: int) -> Tensor:
         """See ``Cell.read``."""
-        kernels, n_steps = kernels_for(drive.parts[0].device), drive.grid[1]
-        if kernels is not cpu:
-            return super().read(weights, drive, mask, n_read)
-        # One more, because a step needs the one before.
-        n_kept = min(n_steps, n_read + 1)
+        device, n_steps = drive.parts[0].device, drive.grid[1]
+        kernels = kernels_for(device)
+        if kernels is None:
+            return self.plain.read(weights, drive, mask, n_read)
+        n_kept = self.n_kept(n_steps, n_read, device)
         tape = self._keeping(n_kept, kernels, weights, drive, mask)
-        return tape.states[:, torch.arange(n_steps - n_read, n_steps) % n_kept]
+        return tape.states[:, torch.arange(n_steps - n_read, n_steps, device=device) % n_kept]
+
+    def n_kept(self, n_steps: int, n_read: int, device: torch.device) -> int:
+        """Where there are kernels, those that are read and one more, because a step needs the one before."""
+        return n_steps if kernels_for(device) is None else min(n_steps, n_read + 1)
 
     @torch.no_grad()
     def backward(

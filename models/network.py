@@ -27,8 +27,10 @@ Penalty = Callable[[Tape, Flow, Tensor, Tensor | None], Tensor]
 recurrent matrix.
 """
 
-INFERENCE_ITEMS = 2**23
-"""Net inputs of all members, steps and sequences that are computed together: 32 MiB in single precision."""
+INFERENCE_ITEMS = {"cpu": 2**23, "cuda": 2**28}
+"""Net inputs of all members, steps and sequences for which there is room in inference, by device: 32 MiB of single
+precision, which is as fast as less or more, and 1 GiB, because a GPU is the faster the more sequences it has.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +121,9 @@ class Network:
         """
         recurrent = self.recurrent(weights)
         length, n_sequences = inputs.shape[_time_axis(inputs) :][:2]
-        n_members = weights["bias"].shape[0]
-        n_together = max(1, INFERENCE_ITEMS // (n_members * length * weights["bias"].shape[1]))
+        # What values drive is laid out for all steps; symbols select it at each.
+        n_steps = self.cell.n_kept(length, n_read, inputs.device) if is_code(inputs) else length
+        n_together = max(1, INFERENCE_ITEMS[inputs.device.type] // (n_steps * weights["bias"].numel()))
         read = []
         for start in range(0, n_sequences, n_together):
             some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))

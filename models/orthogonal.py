@@ -73,6 +73,10 @@ class Orthogonal(Cell):
         """As ``forward`` without tape."""
         return self.cell.read({"recurrent": self.matrix(weights)}, drive, mask, n_read)
 
+    def n_kept(self, n_steps: int, n_read: int, device: torch.device) -> int:
+        """The cell's own."""
+        return self.cell.n_kept(n_steps, n_read, device)
+
     @torch.no_grad()
     def backward(
         self, weights: Weights, tape: Tape, mask: Tensor | None, cotangent: Tensor, window: Tensor | None = None

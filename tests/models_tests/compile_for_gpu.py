@@ -43,7 +43,7 @@ SIZES = (("fp32", 50), ("fp32", 64), ("fp32", 100), ("fp64", 100))
 N_BATCH = 20
 """Rows of the batch."""
 
-INTEGERS = ("n_matrices", "n_steps", "n_batch", "n_read", "code_stride", "n_choices", "n_places", "first")
+INTEGERS = ("n_matrices", "n_steps", "n_kept", "n_batch", "n_read", "code_stride", "n_choices", "n_places", "first")
 TYPES = {**dict.fromkeys((*INTEGERS, "n_parameters"), "i32"), **dict.fromkeys(("window", "codes"), "*i64")}
 TYPES |= {"roles": "*i8", **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64")}
 

@@ -86,6 +86,21 @@ def test_gpu_gradients_are_the_plain_cells_when_symbols_select_the_drive(
     torch.testing.assert_close(found[0].weights, found[1].weights, rtol=1e-5, atol=1e-5)
 
 
+@every_cell
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("n_read", [1, 2, 5])
+@pytest.mark.parametrize("sizes", [(2, 5, 3, 10), (1, 5, 17, 140)], ids=str)
+def test_gpu_passes_read_the_last_states_without_a_tape_of_all(
+    cell: Cell, fast: bool, sizes: tuple[int, int, int, int], n_read: int
+) -> None:
+    own = cell.for_length(sizes[1])
+    weights, drive, mask, _ = moved(draw(cell, fast, sizes, scale=0.7, masked=True, seed=11))
+    assert fuse(own).n_kept(5, n_read, DEVICE) == min(n_read + 1, 5)
+    found, expected = (one.read(weights, drive, mask, n_read) for one in (fuse(own), own))
+    # Single precision; states are of order one.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def signals_of(n_units: int) -> Tensor:
     """Error signals of two members at 340 places, which several programs share."""
     generator = torch.Generator().manual_seed(2)

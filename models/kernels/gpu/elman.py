@@ -12,7 +12,7 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import function, slope
-from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
 
 FORWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=128, n_rows=32, n_warps=4)
@@ -22,19 +22,20 @@ UNTIED = Parting(n_units=64, n_rows=16, n_warps=8)
 """Of both passes where every step has its own matrix, of which a wider tile would not fit into the registers."""
 
 
-@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_matrices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_matrices", "n_kept", "n_batch"])
 def forward(
     drive,
     codes,
     code_stride,
     n_choices,
+    n_steps,
     matrix,
     mask,
     retention,
     states,
     units,
     n_matrices,
-    n_steps,
+    n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -51,15 +52,17 @@ def forward(
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     matrix += k * n_matrices * HIDDEN * HIDDEN
     kept = load(matrix, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
+    stride = n_batch * HIDDEN
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     hidden = tl.full((WIDTH, ROWS), 0.0, states.dtype.element_ty)
+    first, end = k * n_kept * stride, (k + 1) * n_kept * stride
+    at, earlier = first, first
     for t in range(n_steps):
         if UNTIED:
             own = matrix + (n_matrices - n_steps + t) * HIDDEN * HIDDEN
             kept = load(own, lanes, lanes, HIDDEN, HIDDEN, HIDDEN, 1)
         else:
             own = matrix
-        at = (k * n_steps + t) * n_batch * HIDDEN
         n_before = n_batch if t > 0 else 0
         start, places, bound = selected(
             drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
@@ -70,13 +73,13 @@ def forward(
             net = load(start, columns, places, HIDDEN, bound, 1, HIDDEN)
             before = hidden
             if LEAKY and BLOCKS > 1:
-                before = load(states + at - n_batch * HIDDEN, columns, rows, HIDDEN, n_before, 1, HIDDEN)
+                before = load(states + earlier, columns, rows, HIDDEN, n_before, 1, HIDDEN)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
                 if BLOCKS > 1:
-                    hidden = load(states + at - n_batch * HIDDEN, inner, rows, HIDDEN, n_before, 1, HIDDEN)
+                    hidden = load(states + earlier, inner, rows, HIDDEN, n_before, 1, HIDDEN)
                 if MASKED:
-                    hidden *= load(mask + at, inner, rows, HIDDEN, n_batch, 1, HIDDEN)
+                    hidden *= load(mask + (k * n_steps + t) * stride, inner, rows, HIDDEN, n_batch, 1, HIDDEN)
                 net = dot(weights(kept, own, columns, inner, HIDDEN, HIDDEN, 1, BLOCKS), hidden, net)
             hidden = within(function(net, KIND), real, HIDDEN, WIDTH)
             if LEAKY:
@@ -87,6 +90,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
+        at, earlier = following(at, stride, first, end), at
 
 
 @triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch", "n_read"])

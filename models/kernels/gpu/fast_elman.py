@@ -12,7 +12,7 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import function, slope, upper_tail
-from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
 from models.kernels.interface import LOGISTIC, RECTIFIER, TANH
 from models.moment import FAR, NOISELESS
 
@@ -26,20 +26,21 @@ BACKWARD = Parting(n_units=64, n_rows=16, n_warps=4)
 """The fastest on an H200 of 16 or 32 rows and 4 or 8 warps whose tiles fit into the registers."""
 
 
-@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_kept", "n_batch"])
 def forward(
     drive_mean,
     drive_variance,
     codes,
     code_stride,
     n_choices,
+    n_steps,
     matrix,
     p_keep,
     means,
     mus,
     s2s,
     spreads,
-    n_steps,
+    n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -58,8 +59,9 @@ def forward(
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     mean = tl.full((WIDTH, ROWS), 0.0, means.dtype.element_ty)
     spread = mean
+    first, end = k * n_kept * stride, (k + 1) * n_kept * stride
+    at, earlier = first, first
     for t in range(n_steps):
-        at = (k * n_steps + t) * stride
         n_before = n_batch if t > 0 else 0
         start, places, bound = selected(
             drive_mean, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
@@ -75,8 +77,8 @@ def forward(
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
                 if BLOCKS > 1:
-                    mean = load(means + at - stride, inner, rows, HIDDEN, n_before, 1, HIDDEN)
-                    spread = load(spreads + at - stride, inner, rows, HIDDEN, n_before, 1, HIDDEN)
+                    mean = load(means + earlier, inner, rows, HIDDEN, n_before, 1, HIDDEN)
+                    spread = load(spreads + earlier, inner, rows, HIDDEN, n_before, 1, HIDDEN)
                 tile = weights(kept, matrix, columns, inner, HIDDEN, HIDDEN, 1, BLOCKS)
                 mu = dot(p * tile, mean, mu)
                 s2 = dot(p * tile * tile, spread, s2)
@@ -90,6 +92,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
+        at, earlier = following(at, stride, first, end), at
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

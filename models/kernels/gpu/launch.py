@@ -39,21 +39,23 @@ class Parting:
 
 
 def launch(kernel: Any, parting: Parting, states: Tensor, *arguments: Tensor | int, **options: int) -> None:
-    """Run a kernel with one program for each member and tile of rows of ``[K, T, B, H]``."""
-    n_members, n_steps, n_batch, n_hidden = states.shape
+    """Run a kernel with one program for each member and tile of rows of the tape's states ``[K, S, B, H]``."""
+    n_members, n_kept, n_batch, n_hidden = states.shape
     sizes = parting.sizes(n_hidden, n_batch, states.element_size())
-    kernel[(n_members, triton.cdiv(n_batch, sizes["ROWS"]))](*arguments, n_steps, n_batch, **sizes, **options)
+    kernel[(n_members, triton.cdiv(n_batch, sizes["ROWS"]))](*arguments, n_kept, n_batch, **sizes, **options)
 
 
 def launch_on(drive: Drive, kernel: Any, parting: Parting, states: Tensor, *rest: Tensor | int, **options: int) -> None:
     """``launch`` a kernel whose first arguments say where it finds the drive of a step.
 
-    They are the table's parts, codes, how far those of members are apart, and the number of a table's rows.
+    They are the table's parts, codes, how far those of members are apart, the number of a table's rows, and that of the
+    steps, of which the tape may keep the last only.
     """
     table, gathered = drive.parts[0], drive.codes is not None
     codes = table if drive.codes is None else drive.codes.contiguous()
     apart = codes[0].numel() if gathered and codes.ndim == 3 else 0
-    launch(kernel, parting, states, *drive.parts, codes, apart, table.shape[1], *rest, GATHERED=gathered, **options)
+    where = (codes, apart, table.shape[1], drive.grid[1])
+    launch(kernel, parting, states, *drive.parts, *where, *rest, GATHERED=gathered, **options)
 
 
 def turned(matrix: Tensor) -> Tensor:

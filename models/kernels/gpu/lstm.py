@@ -7,26 +7,27 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
 
 FORWARD = Parting(n_units=64, n_rows=16, n_warps=8)
 BACKWARD = Parting(n_units=64, n_rows=32, n_warps=8)
 """The fastest on an H200 of 16 or 32 rows and 4 or 8 warps whose tiles fit into the registers."""
 
 
-@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_kept", "n_batch"])
 def forward(
     drive,
     codes,
     code_stride,
     n_choices,
+    n_steps,
     matrix,
     mask,
     states,
     gates,
     cells,
     squashed,
-    n_steps,
+    n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -49,8 +50,9 @@ def forward(
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
     cell = hidden
+    first, end = k * n_kept * stride, (k + 1) * n_kept * stride
+    at, earlier = first, first
     for t in range(n_steps):
-        at = (k * n_steps + t) * stride
         gates_t = gates + 4 * at
         n_before = n_batch if t > 0 else 0
         start, places, bound = selected(
@@ -64,13 +66,13 @@ def forward(
             g = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             o = load(start + 3 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             if BLOCKS > 1:
-                cell = load(cells + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+                cell = load(cells + earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
                 if BLOCKS > 1:
-                    hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                    hidden = load(states + earlier, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
-                    hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                    hidden *= load(mask + (k * n_steps + t) * stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 i = dot(hidden, weights(kept_i, to_i, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), i)
                 f = dot(hidden, weights(kept_f, to_f, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), f)
                 g = dot(hidden, weights(kept_g, to_g, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), g)
@@ -89,6 +91,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
+        at, earlier = following(at, stride, first, end), at
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

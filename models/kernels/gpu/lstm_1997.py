@@ -7,26 +7,27 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
 
 FORWARD = Parting(n_units=64, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=64, n_rows=16, n_warps=8)
 """The fastest on an H200 of 16 or 32 rows and 4 or 8 warps whose tiles fit into the registers."""
 
 
-@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_kept", "n_batch"])
 def forward(
     drive,
     codes,
     code_stride,
     n_choices,
+    n_steps,
     matrix,
     mask,
     states,
     gates,
     squashed,
     carried,
-    n_steps,
+    n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -48,10 +49,11 @@ def forward(
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
     cell = hidden
+    first, end = k * n_kept * stride, (k + 1) * n_kept * stride
+    at, earlier = first, first
     for t in range(n_steps):
-        at = (k * n_steps + t) * stride
         gates_t = gates + 3 * at
-        cells, earlier = carried + (2 * k + t % 2) * stride, carried + (2 * k + (t + 1) % 2) * stride
+        cells, cells_before = carried + (2 * k + t % 2) * stride, carried + (2 * k + (t + 1) % 2) * stride
         n_before = n_batch if t > 0 else 0
         start, places, bound = selected(
             drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
@@ -63,13 +65,13 @@ def forward(
             g = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             o = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             if BLOCKS > 1:
-                cell = load(earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+                cell = load(cells_before, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
                 if BLOCKS > 1:
-                    hidden = load(states + at - stride, rows, inner, n_before, HIDDEN, HIDDEN, 1)
+                    hidden = load(states + earlier, rows, inner, n_before, HIDDEN, HIDDEN, 1)
                 if MASKED:
-                    hidden *= load(mask + at, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
+                    hidden *= load(mask + (k * n_steps + t) * stride, rows, inner, n_batch, HIDDEN, HIDDEN, 1)
                 i = dot(hidden, weights(kept_i, to_i, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), i)
                 g = dot(hidden, weights(kept_g, to_g, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), g)
                 o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), o)
@@ -87,6 +89,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
+        at, earlier = following(at, stride, first, end), at
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

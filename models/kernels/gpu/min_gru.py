@@ -10,21 +10,22 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import logistic
-from models.kernels.gpu.tile import load, reach, selected, store
+from models.kernels.gpu.tile import following, load, reach, selected, store
 
 FORWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 
 
-@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_batch"])
+@triton.jit(do_not_specialize=["code_stride", "n_choices", "n_steps", "n_kept", "n_batch"])
 def forward(
     drive,
     codes,
     code_stride,
     n_choices,
+    n_steps,
     states,
     gates,
-    n_steps,
+    n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -36,11 +37,13 @@ def forward(
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     GATES: tl.constexpr = 2 * HIDDEN
+    stride = n_batch * HIDDEN
+    first, end = k * n_kept * stride, (k + 1) * n_kept * stride
     for block in range(BLOCKS):
         columns = block * WIDTH + lanes
         hidden = tl.full((ROWS, WIDTH), 0.0, drive.dtype.element_ty)
+        at = first
         for t in range(n_steps):
-            at = (k * n_steps + t) * n_batch * HIDDEN
             gates_t = gates + 2 * at
             start, places, bound = selected(
                 drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
@@ -51,6 +54,7 @@ def forward(
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1, z)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, n)
             store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, hidden)
+            at = following(at, stride, first, end)
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

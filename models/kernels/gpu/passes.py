@@ -43,7 +43,7 @@ def elman_backward(
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    matrices = turned(matrices[:, -states.shape[1] :])
+    matrices = turned(matrices[:, -drive.grid[1] :])
     options = {"KIND": kind, "MASKED": mask is not None, "LEAKY": False, "UNTIED": matrices.shape[1] > 1}
     held = (matrices, or_any(mask, states), states)
     parting = elman.FORWARD if matrices.shape[1] == 1 else elman.UNTIED

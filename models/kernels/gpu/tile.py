@@ -34,6 +34,12 @@ def selected(drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch,
 
 
 @triton.jit
+def following(at, stride, first, end):
+    """Where the step after the one at ``at`` stands on a tape from ``first`` to ``end``; places are taken in turn."""
+    return tl.where(at + stride < end, at + stride, first)
+
+
+@triton.jit
 def within(tile, real, n_units, WIDTH: tl.constexpr):
     """The tile with zeros for units that are not real: what stands there could be infinite or NaN."""
     if n_units % WIDTH == 0:
