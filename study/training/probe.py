@@ -137,7 +137,8 @@ def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[s
     if matrices is None:
         return {}
     start = network.cell.candidate_gate * network.n_hidden
-    blocks = matrices[..., start : start + network.n_hidden]
+    # Factors of small matrices: a GPU takes longer for them than the copy does.
+    blocks = matrices[..., start : start + network.n_hidden].cpu()
     # LAPACK refuses non-finite input; a diverged member's spectrum is reported as NaN.
     finite = blocks.isfinite().flatten(1).all(1)
     safe = torch.where(finite[:, None, None, None], blocks, 0)
@@ -151,9 +152,9 @@ def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[s
 
 
 def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:
-    slope = network.cell.relative_slope(tape.gates)
+    slope, activity = network.cell.relative_slope(tape.gates), tape.states.abs().mean((1, 2))
     return {
         "state/saturation": (slope < SATURATION_SHARE).float().flatten(1).mean(1),
-        "state/dead": (tape.states == 0).all(dim=2).all(dim=1).float().mean(1),
-        "state/activity": tape.states.abs().flatten(1).mean(1),
+        "state/dead": (activity == 0).float().mean(1),
+        "state/activity": activity.mean(1),
     }
