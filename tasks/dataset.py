@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from tasks.likelihood import Likelihood
@@ -82,11 +81,6 @@ def _n_asked(batch: Batch) -> Tensor:
     targets = batch.targets
     asked = ~targets[..., 0].isnan() if targets.is_floating_point() else targets >= 0
     return asked.sum((-2, -1))
-
-
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch on another device."""
-    return Batch(inputs=batch.inputs.to(device), targets=batch.targets.to(device))
 
 
 def file_path(path: object) -> str:

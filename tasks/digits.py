@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from tasks.dataset import Dataset, Split, to_device
+from tasks.dataset import Dataset, Split
 from tasks.likelihood import CLASSES
 from tasks.task import Batch
 
@@ -68,7 +68,7 @@ class Digits(Dataset):
         self._require(length)
         device = generator.device
         chosen = torch.randint(*ENDS["train"], (n_sequences,), generator=generator, device=device).cpu()
-        return to_device(self.excerpt("train", chosen, length), device)
+        return self.excerpt("train", chosen, length).to(device)
 
     def histories(self, split: Split) -> Tensor:
         """All pixels of every image: ``[N]``."""

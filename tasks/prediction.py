@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from tasks.dataset import Dataset, Split, to_device
+from tasks.dataset import Dataset, Split
 from tasks.task import Batch
 
 
@@ -74,7 +74,7 @@ class Prediction(Dataset):
         targets = part.at(where + 1)
         unasked = torch.nan if targets.is_floating_point() else -1
         targets[~asked] = unasked
-        return to_device(Batch(inputs=part.at(where), targets=targets), device)
+        return Batch(inputs=part.at(where), targets=targets).to(device)
 
     def histories(self, split: Split) -> Tensor:
         """The frames of its piece before each answer: ``[N]``."""

@@ -28,6 +28,14 @@ class Batch:
         """Number R of final steps that are answered."""
         return self.targets.shape[-3 if self.targets.is_floating_point() else -2]
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; a GPU takes it from pinned memory, so that no one waits for it."""
+        pinned = torch.device(device).type == "cuda" and self.inputs.device.type == "cpu"
+        inputs, targets = (
+            (one.pin_memory() if pinned else one).to(device, non_blocking=True) for one in (self.inputs, self.targets)
+        )
+        return Batch(inputs=inputs, targets=targets)
+
 
 class Problem(ABC):
     """Sequences to be learned from, and a loss of what a network answers at their last R steps.

@@ -13,7 +13,7 @@ from study.plan import TrainingPlan
 from study.seeds import stream
 from study.training.yardstick import CHUNK, Infer, Score, Yardstick
 from tasks import Batch, Dataset
-from tasks.dataset import Split, to_device
+from tasks.dataset import Split
 
 CONFIRMING = frozenset({"confirmed", "again"})
 """Purposes by which nothing is chosen any more: they are measured on the test part, all others on the valid part."""
@@ -75,7 +75,7 @@ class Contexts(Yardstick):
         histories = self._dataset.histories("valid")
         length = min(self._training.longest, int(histories.max()))
         answers = self._chosen("probe", torch.nonzero(histories >= length)[:, 0], n_sequences)
-        return to_device(self._dataset.excerpt("valid", answers, length), self._device)
+        return self._dataset.excerpt("valid", answers, length).to(self._device)
 
     def _chosen(self, purpose: str, answers: Tensor, n: int) -> Tensor:
         return answers[torch.randperm(len(answers), generator=stream(self._seed, "evaluation", purpose))[:n]]
@@ -87,7 +87,7 @@ class Contexts(Yardstick):
         losses, wrong = [], []
         for length in sorted(set(lengths.tolist())):
             for some in torch.split(answers[lengths == length], CHUNK):
-                batch = to_device(self._dataset.excerpt(split, some, length), self._device)
+                batch = self._dataset.excerpt(split, some, length).to(self._device)
                 given = output(batch)
                 losses.append(self._dataset.likelihood.losses(given, batch.targets)[:, 0])
                 wrong.append(self._dataset.likelihood.wrong(given, batch.targets)[:, 0])

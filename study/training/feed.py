@@ -38,7 +38,7 @@ class Feed:
         length = self.length(update)
         if self._training.batches == "shared":
             batch = self._batch(self._seed, update, length)
-            return self._moved(batch), self._noise(self._seed, update, batch, members)
+            return batch.to(self._device), self._noise(self._seed, update, batch, members)
         batches = [self._batch(member.seed, update, length) for member in members]
         noises = [
             self._noise(member.seed, update, batch, members) for member, batch in zip(members, batches, strict=True)
@@ -46,7 +46,7 @@ class Feed:
         batch = Batch(
             inputs=torch.stack([one.inputs for one in batches]), targets=torch.stack([one.targets for one in batches])
         )
-        return self._moved(batch), stacked([noise for noise in noises if noise is not None])
+        return batch.to(self._device), stacked([noise for noise in noises if noise is not None])
 
     def part(self, batch: Batch, noise: Noise | None, members: slice) -> tuple[Batch, Noise | None]:
         """What ``draw`` gave, for some of its members only."""
@@ -58,14 +58,6 @@ class Feed:
     def _batch(self, seed: int, update: int, length: int) -> Batch:
         # By the processor also for a GPU, for which a sampler's many small steps would be as many launches.
         return self._task.sample(stream(seed, "batch", update), self._training.batch_size, length)
-
-    def _moved(self, batch: Batch) -> Batch:
-        if self._device == "cpu":
-            return batch
-        inputs, targets = (
-            one.pin_memory().to(self._device, non_blocking=True) for one in (batch.inputs, batch.targets)
-        )
-        return Batch(inputs=inputs, targets=targets)
 
     def _noise(self, seed: int, update: int, batch: Batch, members: Sequence[Member]) -> Noise | None:
         """Numbers for one batch: those that none of the members reads are not drawn."""

@@ -51,9 +51,9 @@ class Ladder(Yardstick):
         return self._draw("probe", self._training.longest, n_sequences, 0)
 
     def _draw(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:
-        """Fresh sequences that no update sees; ``purpose`` and ``part`` name independent draws."""
-        generator = stream(self._seed, "evaluation", purpose, length, part, device=self._device)
-        return self._task.sample(generator, n_sequences, length)
+        """Fresh sequences that no update sees, on all devices the same; purpose and part name independent draws."""
+        generator = stream(self._seed, "evaluation", purpose, length, part)
+        return self._task.sample(generator, n_sequences, length).to(self._device)
 
 
 def climb(

@@ -36,9 +36,9 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tap
     """
     recurrent, gain = network.recurrent(weights), network.gain(keep)
     start = network.cell.start(tape.states[:, 0, :N_TANGENTS])
-    generator = stream(0, "lyapunov", device=str(start[0].device))
+    generator = stream(0, "lyapunov")
     tangent: State = tuple(
-        torch.randn(part.shape[1:], generator=generator, device=part.device, dtype=part.dtype).expand_as(part)
+        torch.randn(part.shape[1:], generator=generator, dtype=part.dtype).to(part.device).expand_as(part)
         for part in start
     )
     growth = torch.zeros(start[0].shape[:2], dtype=torch.float64, device=start[0].device)

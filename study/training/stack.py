@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -118,8 +119,13 @@ class Stack:
     ) -> list[tuple[Rung, ...]]:
         """Climb a ladder (default: the study's) with the members at these indices, on sequences named by a purpose."""
 
+        @cache
+        def chosen(climbing: tuple[int, ...]) -> tuple[dict[str, Tensor], Keep | None]:
+            return self._chosen([indices[k] for k in climbing])
+
         def infer(climbing: Sequence[int], batch: Batch) -> Tensor:
-            weights, keep = self._chosen([indices[k] for k in climbing])
+            # Once for all batches of a rung: a GPU is waited for while it takes in who climbs.
+            weights, keep = chosen(tuple(climbing))
             return self.network.infer(weights, batch.inputs, keep=keep, n_read=batch.n_read)
 
         ladder = ladder or self.plan.training.ladder
