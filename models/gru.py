@@ -9,6 +9,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.linear import linear
 from models.truncation import reach
 
 
@@ -105,10 +106,10 @@ class Gru(Cell):
     def state_flow(self, weights: Weights, tape: Tape, flow: Flow, cotangent: Tensor) -> Tensor:
         """``dE/dh_{t-1}``, as ``backward`` has it."""
         n_hidden = tape.states.shape[-1]
-        to_gates, to_candidate = weights["recurrent"].mT.unsqueeze(1).tensor_split((2 * n_hidden,), dim=-2)
+        to_gates, to_candidate = weights["recurrent"].mT.tensor_split((2 * n_hidden,), dim=-2)
         r, z, _ = tape.gates.unbind(-2)
         delta, d_hidden = flow.net, readings(cotangent, tape.states)
-        through = delta[..., : 2 * n_hidden] @ to_gates + (r * delta[..., 2 * n_hidden :]) @ to_candidate
+        through = linear(delta[..., : 2 * n_hidden], to_gates) + linear(r * delta[..., 2 * n_hidden :], to_candidate)
         for t in range(tape.states.shape[1] - 1, 0, -1):
             d_hidden[:, t - 1] += torch.addcmul(through[:, t], z[:, t], d_hidden[:, t])
         return d_hidden

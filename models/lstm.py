@@ -9,6 +9,7 @@ from models.activation import sigmoid_backward, tanh_backward
 from models.cell import Cell, Flow, State, Tape, Weights, readings
 from models.drive import Drive
 from models.elman import recurrent_gradient
+from models.linear import linear
 from models.truncation import reach
 
 _INPUT, _FORGET, _CANDIDATE, _OUTPUT = range(4)
@@ -130,5 +131,5 @@ class Lstm(Cell):
 def state_signals(matrix: Tensor, states: Tensor, delta: Tensor, cotangent: Tensor) -> Tensor:
     """``dE/dh_t = reading_t + delta_{t+1} W^T``, ``[K, T, B, H]``, where net inputs and readout alone see a state."""
     d_hidden = readings(cotangent, states)
-    d_hidden[:, :-1] += delta[:, 1:] @ matrix.mT.unsqueeze(1)
+    d_hidden[:, :-1] += linear(delta[:, 1:], matrix.mT)
     return d_hidden

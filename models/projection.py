@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.drive import Drive
+from models.linear import linear
 
 
 def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Drive:
@@ -15,8 +16,7 @@ def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Drive:
     """
     if is_code(inputs):
         return Drive(parts=(matrix if bias is None else matrix + bias[:, None],), codes=inputs)
-    product = inputs.to(matrix.dtype) @ matrix.unsqueeze(1)
-    return Drive(parts=(product if bias is None else product + bias[:, None, None],))
+    return Drive(parts=(linear(inputs.to(matrix.dtype), matrix, bias),))
 
 
 def collect(inputs: Tensor, mask: Tensor | None, flow: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.cell import Weights
+from models.linear import linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,11 @@ class Readout:
 
     def output(self) -> Tensor:
         """Outputs ``[K, R, B, n_out]``, or means and variances ``[K, R, B, 2 n_out]``."""
-        matrix = self.weights["readout"].unsqueeze(1)
-        mean = self._kept() @ matrix + self.weights["readout_bias"][:, None, None]
+        matrix = self.weights["readout"]
+        mean = linear(self._kept(), matrix, self.weights["readout_bias"])
         if self.variance is None:
             return mean
-        return torch.cat((mean, self._spread(self.variance) @ matrix.square()), dim=-1)
+        return torch.cat((mean, linear(self._spread(self.variance), matrix.square())), dim=-1)
 
     def back(self, d_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients by the states that are read, and by the weights.
@@ -41,12 +42,12 @@ class Readout:
         """
         matrix = self.weights["readout"]
         d_mean, *d_variance = torch.split(d_output, matrix.shape[-1], dim=-1)
-        cotangent = _times(d_mean @ matrix.mT.unsqueeze(1), self.gain)
+        cotangent = _times(linear(d_mean, matrix.mT), self.gain)
         by_matrix = self._kept().flatten(1, 2).mT @ d_mean.flatten(1, 2)
         if self.variance is not None:
             by_square = self._spread(self.variance).flatten(1, 2).mT @ d_variance[0].flatten(1, 2)
             by_matrix.addcmul_(by_square, matrix, value=2)
-            by_variance = _times(d_variance[0] @ matrix.square().mT.unsqueeze(1), self.gain)
+            by_variance = _times(linear(d_variance[0], matrix.square().mT), self.gain)
             p_keep = 1 if self.gain is None else self.gain
             cotangent = torch.cat((cotangent + 2 * (1 - p_keep) * self.states * by_variance, by_variance), dim=-1)
         return cotangent, {"readout": by_matrix, "readout_bias": d_mean.sum((1, 2))}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.cell import Cell, Flow, Tape, Weights
+from models.linear import linear
 from models.network import Penalty
 from study.plan import Hyperparameters
 
@@ -165,7 +166,7 @@ def _paying(members: Sequence[Hyperparameters], form: str, device: torch.device)
 
 def _through(matrix: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:
     """``m_t (delta_t W^T)``: the error at a state that comes back through the recurrent weights."""
-    through = (delta.flatten(1, 2) @ matrix.mT).view_as(delta)
+    through = linear(delta, matrix.mT)
     return through if mask is None else through.mul_(mask)
 
 

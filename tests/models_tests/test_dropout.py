@@ -115,7 +115,10 @@ def test_held_masks_drop_a_symbol_wherever_it_stands(own: bool) -> None:
 def test_output_dropout_multiplies_the_states_that_are_read(cell: Cell, own: bool) -> None:
     shape = network(cell, Dropout.DROPOUT)
     weights, inputs, noise = draw_weights(shape), draw_inputs(True, own), noise_of(True, own)
-    shown = {"readout": torch.eye(N_HIDDEN).double().expand(N_MEMBERS, -1, -1), "readout_bias": torch.zeros(1, 1)}
+    shown = {
+        "readout": torch.eye(N_HIDDEN).double().expand(N_MEMBERS, -1, -1),
+        "readout_bias": torch.zeros(1, 1).double(),
+    }
     rates = replace(keep(None), outputs=None)
     states = shape.output({**weights, **shown}, inputs, keep=rates, noise=noise, n_read=N_READ)
     assert noise.outputs is not None

@@ -247,7 +247,10 @@ def test_gradients_with_a_penalty_on_states_are_those_of_autograd(cell: Cell, dr
     target, factor = normal(N_MEMBERS, n_read, N_SEQUENCES, N_OUT, seed=40), torch.tensor([0.0, 0.3, 2.0]).double()
     output = shape.output(weights, inputs, keep=rates, noise=noise, n_read=n_read)
     # A readout that is the identity shows the states.
-    shown = {"readout": torch.eye(N_HIDDEN).double().expand(N_MEMBERS, -1, -1), "readout_bias": torch.zeros(1, 1)}
+    shown = {
+        "readout": torch.eye(N_HIDDEN).double().expand(N_MEMBERS, -1, -1),
+        "readout_bias": torch.zeros(1, 1).double(),
+    }
     states = shape.output({**weights, **shown}, inputs, keep=rates, noise=noise, n_read=LENGTH)
     loss = (output - target).square().sum() + (factor * states.abs().sum((1, 3)).mean(1)).sum()
     expected = dict(zip(weights, grad(loss, tuple(weights.values())), strict=True))
