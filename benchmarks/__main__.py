@@ -40,9 +40,12 @@ def main(names: list[str]) -> int:
         return 2
     kept = _kept()
     for name in names or SECTIONS:
-        text = f"{SECTIONS[name]().markdown()}\nMachine: {machine()}.\n"
+        section = SECTIONS[name]()
+        text = f"{section.markdown()}\nMachine: {machine()}.\n"
         sys.stdout.write(text + "\n")
-        kept[name] = text
+        # What cannot run here may have run on another machine.
+        if section.rows or name not in kept:
+            kept[name] = text
         ordered = [f"<!-- {one} -->\n{kept[one]}" for one in SECTIONS if one in kept]
         RESULTS.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
     return 0

@@ -18,4 +18,4 @@ def linear(rows: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     flat = rows.flatten(-3, -2).expand(len(matrix), -1, -1)
     product = torch.bmm(flat, matrix) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, matrix)
-    return product.view(len(matrix), *rows.shape[-3:-1], -1)
+    return product.view(len(matrix), *rows.shape[-3:-1], matrix.shape[-1])

@@ -27,9 +27,10 @@ Penalty = Callable[[Tape, Flow, Tensor, Tensor | None], Tensor]
 recurrent matrix.
 """
 
-INFERENCE_ITEMS = {"cpu": 2**23, "cuda": 2**28}
-"""Net inputs of all members, steps and sequences for which there is room in inference, by device: 32 MiB of single
-precision, which is as fast as less or more, and 1 GiB, because a GPU is the faster the more sequences it has.
+INFERENCE_ITEMS, GPU_INFERENCE_ITEMS = 2**23, 2**27
+"""Net inputs of all members, steps and sequences for which there is room in inference: 32 MiB of single precision on a
+processor, which is as fast as less or more, and 512 MiB on a GPU, which is the faster the more sequences it has. What a
+cell holds besides is up to four times as much.
 """
 
 
@@ -119,17 +120,20 @@ class Network:
 
         Fast dropout keeps propagating its moments: the network that is evaluated is the one that was trained.
         """
-        recurrent = self.recurrent(weights)
-        length, n_sequences = inputs.shape[_time_axis(inputs) :][:2]
-        # What values drive is laid out for all steps; symbols select it at each.
-        n_steps = self.cell.n_kept(length, n_read, inputs.device) if is_code(inputs) else length
-        n_together = max(1, INFERENCE_ITEMS[inputs.device.type] // (n_steps * weights["bias"].numel()))
-        read = []
-        for start in range(0, n_sequences, n_together):
-            some = inputs.narrow(_time_axis(inputs) + 1, start, min(n_together, n_sequences - start))
-            drive, gain = self.drive(weights, some, keep)
-            read.append(self.cell.read(recurrent, drive, gain, n_read))
-        return Readout(weights=weights, states=torch.cat(read, dim=2), gain=self._output_gain(keep, None)).output()
+        n_steps = inputs.shape[_time_axis(inputs)]
+        if is_code(inputs):
+            # The drive of values is laid out for all steps; symbols select theirs at each.
+            n_steps = self.cell.n_kept(n_steps, n_read, inputs.device)
+        room = GPU_INFERENCE_ITEMS if inputs.is_cuda else INFERENCE_ITEMS
+        n_together = max(1, room // (n_steps * weights["bias"].numel()))
+        parts = torch.split(inputs, n_together, _time_axis(inputs) + 1)
+        return torch.cat([self._answers(weights, some, keep, n_read) for some in parts], dim=2)
+
+    def _answers(self, weights: Weights, inputs: Tensor, keep: Keep | None, n_read: int) -> Tensor:
+        """Outputs without dropout noise; nothing of a pass outlives it."""
+        drive, gain = self.drive(weights, inputs, keep)
+        states = self.cell.read(self.recurrent(weights), drive, gain, n_read)
+        return Readout(weights=weights, states=states, gain=self._output_gain(keep, None)).output()
 
     @torch.no_grad()
     def gradients(

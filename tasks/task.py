@@ -32,7 +32,7 @@ class Batch:
         """The same batch on a device; a GPU takes it from pinned memory, so that no one waits for it."""
         pinned = torch.device(device).type == "cuda" and self.inputs.device.type == "cpu"
         inputs, targets = (
-            (one.pin_memory() if pinned else one).to(device, non_blocking=True) for one in (self.inputs, self.targets)
+            (one.pin_memory() if pinned else one).to(device, non_blocking=pinned) for one in (self.inputs, self.targets)
         )
         return Batch(inputs=inputs, targets=targets)
 

@@ -17,7 +17,9 @@ KINDS = {"tanh": TANH, "logistic": LOGISTIC, "rectifier": RECTIFIER}
 class Kernels(Protocol):
     """Passes through sequences ``[K, T, B, ...]`` of a stack, and what changes its parameters after them.
 
-    What follows is said of the passes. Tensors are contiguous, in one precision, on one device.
+    What follows is said of the passes. Tensors are contiguous, in one precision, on one device. A forward pass takes T
+    from the drive: who only reads the last states gives it a tape, ``states`` and what is of their shape or for their
+    gates, of S < T steps with S >= 2, whose places steps take in turn, step t that of t mod S.
 
     ``kind`` numbers the nonlinearity f; ``matrix`` is the recurrent one, ``[K, H, G*H]``; ``mask`` m ``[K, T, B, H]``
     or None multiplies the previous state; ``cotangent`` ``[K, R, B, H]`` is dE/dh at the last R steps. The state before

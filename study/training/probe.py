@@ -152,9 +152,10 @@ def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[s
 
 
 def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:
-    slope, activity = network.cell.relative_slope(tape.gates), tape.states.abs().mean((1, 2))
+    slope, size = network.cell.relative_slope(tape.gates), tape.states.abs()
     return {
         "state/saturation": (slope < SATURATION_SHARE).float().flatten(1).mean(1),
-        "state/dead": (activity == 0).float().mean(1),
-        "state/activity": activity.mean(1),
+        # Of steps before sequences, because that way round it is ten times as fast.
+        "state/dead": (size.amax(1).amax(1) == 0).float().mean(1),
+        "state/activity": size.flatten(1).mean(1),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class Stack:
     ) -> list[tuple[Rung, ...]]:
         """Climb a ladder (default: the study's) with the members at these indices, on sequences named by a purpose."""
 
-        @cache
+        @lru_cache(maxsize=1)
         def chosen(climbing: tuple[int, ...]) -> tuple[dict[str, Tensor], Keep | None]:
             return self._chosen([indices[k] for k in climbing])
 

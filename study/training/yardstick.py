@@ -12,7 +12,7 @@ from study.outcome import Rung
 from tasks import Batch, Problem
 
 CHUNK = 250
-"""Sequences evaluated at once: a stack's states then stay in cache."""
+"""Sequences drawn and evaluated at once, however many are asked for: a stack's states then stay in cache."""
 
 Infer = Callable[[Sequence[int], Batch], Tensor]
 """Outputs of some members: (indices, batch) -> ``[len(indices), R, B, n_out]``."""

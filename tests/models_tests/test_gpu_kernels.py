@@ -88,14 +88,24 @@ def test_gpu_gradients_are_the_plain_cells_when_symbols_select_the_drive(
 
 @every_cell
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("n_read", [1, 2, 5])
-@pytest.mark.parametrize("sizes", [(2, 5, 3, 10), (1, 5, 17, 140)], ids=str)
+@pytest.mark.parametrize("coded", [False, True], ids=["values", "codes"])
+@pytest.mark.parametrize(
+    ("sizes", "n_read"), [((1, 1, 2, 3), 1), ((2, 5, 3, 10), 2), ((2, 5, 3, 10), 5), ((1, 5, 17, 140), 1)], ids=str
+)
 def test_gpu_passes_read_the_last_states_without_a_tape_of_all(
-    cell: Cell, fast: bool, sizes: tuple[int, int, int, int], n_read: int
+    cell: Cell, fast: bool, sizes: tuple[int, int, int, int], n_read: int, coded: bool
 ) -> None:
-    own = cell.for_length(sizes[1])
-    weights, drive, mask, _ = moved(draw(cell, fast, sizes, scale=0.7, masked=True, seed=11))
-    assert fuse(own).n_kept(5, n_read, DEVICE) == min(n_read + 1, 5)
+    n_members, length, n_batch, n_hidden = sizes
+    # A chain may be longer than the sequences.
+    longer, own = (n_members, length + 1, n_batch, n_hidden), cell.for_length(length + 1)
+    weights, drive, mask, _ = moved(draw(cell, fast, longer, scale=0.7, masked=not coded, seed=11))
+    mask = None if mask is None else mask[:, :length]
+    parts = tuple(part[:, :length].contiguous() for part in drive.parts)
+    drive = Drive(parts=parts)
+    if coded:
+        codes = torch.randint(length, (length, n_batch), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+        drive = Drive(parts=tuple(part[:, :, 0].contiguous() for part in parts), codes=codes)
+    assert fuse(own).n_kept(length, n_read, DEVICE) == min(n_read + 1, length)
     found, expected = (one.read(weights, drive, mask, n_read) for one in (fuse(own), own))
     # Single precision; states are of order one.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -33,6 +33,7 @@ from torch.nn.functional import one_hot
 from models import CELLS, FAST_CELLS
 from models.cell import Cell
 from models.dropout import Dropout, Keep, Noise
+from models.fused import fuse
 from models.projection import project
 
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
@@ -170,6 +171,22 @@ def test_infer_equals_the_output_without_noise(cell: Cell, coded: bool, own: boo
     rates = keep(0.5, 0.5) if dropout is Dropout.DROPOUT else None
     expected = network(cell).output(weights, inputs, keep=None, noise=None, n_read=N_READ)
     assert_close(shape.infer(weights, inputs, keep=rates, n_read=N_READ), expected.detach())
+
+
+@every_cell
+@every_input
+@every_batch
+def test_infer_does_not_depend_on_how_many_sequences_there_is_room_for(
+    cell: Cell, coded: bool, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = network(fuse(cell))
+    weights = {name: weight.detach() for name, weight in draw_weights(shape).items()}
+    inputs = draw_inputs(coded, own)
+    expected = shape.infer(weights, inputs, keep=None, n_read=N_READ)
+    for n_together in (1, 3):
+        room = n_together * weights["bias"].numel() * LENGTH
+        monkeypatch.setattr("models.network.INFERENCE_ITEMS", room)
+        assert_close(shape.infer(weights, inputs, keep=None, n_read=N_READ), expected)
 
 
 @pytest.mark.parametrize("cell", FAST_CELLS.values(), ids=FAST_CELLS.keys())

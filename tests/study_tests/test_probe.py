@@ -14,6 +14,7 @@ from models.unroll import unroll_reference
 from study.seeds import stream
 from study.training.probe import error_flow, flow_metrics, probe
 from study_tests.probe_book import KINDS, LENGTH, N_HIDDEN, N_SEQUENCES, TASK, batch, init, keep_of, network
+from tasks import Batch
 
 
 @pytest.mark.parametrize(("cell", "dropout"), KINDS)
@@ -74,6 +75,15 @@ def test_probe_error_flow_obeys_hochreiters_bound(cell: str, scale: float) -> No
     norm = torch.linalg.matrix_norm(weights["recurrent"], ord=2)
     bound = g[:, :1] * (slope_max * norm[:, None]) ** torch.arange(LENGTH)
     assert (g <= bound * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize(("cell", "dropout"), KINDS)
+def test_probe_of_a_single_step_finds_no_flow_back(cell: str, dropout: Dropout) -> None:
+    net, data = network(cell, dropout), batch()
+    single = Batch(inputs=data.inputs[:1], targets=data.targets)
+    for found in probe(net, init(net), keep_of(net), TASK, single):
+        assert found.error_flow == ()
+        assert set(found.part_flow.values()) <= {()}
 
 
 def test_error_flow_is_the_root_mean_square_of_norms_from_the_last_step_back() -> None:
