@@ -34,9 +34,9 @@ from tasks import Batch
 PROBE_SEQUENCES = 32
 """Size of the probe batch; a standard error of the mean of about a sixth of the spread over sequences."""
 
-GROUP_ITEMS = 2**21
-"""Net inputs of all members, steps and sequences for which a processor holds a tape at a time: 8 MiB for each of the
-tape's parts. More would be slower, because it leaves the caches, and could be more than the machine has.
+GROUP_ITEMS = 2**20
+"""Net inputs of all members, steps and sequences for which a processor holds a tape at a time: some 6 MiB of tape. More
+would be slower, because it leaves the caches, and could be more than the machine has.
 """
 
 
