@@ -13,12 +13,10 @@ from torch import Tensor
 from models import CELLS, FAST_CELLS
 from models.dropout import Dropout, Keep, Noise
 from models.fused import fuse
-from models.initial import Leak
 from models.kernels.coefficients import CLIP_NORM
 from models.network import Network
 from study.outcome import Rung
 from study.plan import Member, StackPlan
-from study.seeds import stream
 from study.training.feed import Feed
 from study.training.loss import loss_and_slope
 from study.training.lyapunov import lyapunov_spectrum
@@ -27,7 +25,8 @@ from study.training.omega import omega_penalty
 from study.training.probe import Probe, probe
 from study.training.recording import Recorder
 from study.training.rule import RuleState, apply_update, coefficients, init_rule
-from study.training.sparsity import all_lacking, lacking
+from study.training.sparsity import all_lacking
+from study.training.start import first_parameters
 from study.training.term import terms
 from tasks import Batch
 
@@ -85,7 +84,7 @@ class Stack:
         )
         self.feed = Feed(self.task, self.network, plan.training, plan.seed, plan.device)
         self._dtype = dtype
-        rows = [self._init_row(member) for member in self.members]
+        rows = [first_parameters(self.network, member) for member in self.members]
         self._hold(torch.stack(rows).to(plan.device, dtype))
         self._rule_state = init_rule(self.flat)
 
@@ -196,21 +195,6 @@ class Stack:
         stack._rule_state = RuleState(velocity=saved["velocity"], square=saved["square"], n_updates=n_updates)
         stack._hold(saved["flat"])
         return stack
-
-    def _init_row(self, member: Member) -> Tensor:
-        h = member.hyperparameters
-        weights = self.network.init(
-            stream(member.seed, "init"),
-            init=h.init,
-            init_scale=h.init_scale,
-            input_scale=h.input_scale,
-            forget_bias=h.forget_bias,
-            chrono_length=h.chrono_length if h.bias_init == "chrono" else None,
-            leak=Leak(low=h.leak_low, high=h.leak_high, share=h.leaky_share),
-        )
-        if h.connectivity < 1:
-            weights["recurrent"].masked_fill_(lacking(member, self.network.n_hidden), 0)
-        return torch.cat([weights[name].flatten() for name in self.network.shapes()])
 
     def _hold(self, flat: Tensor) -> None:
         """Make ``flat`` the parameters, and derive all that hangs on them and on the members."""
