@@ -74,18 +74,18 @@ class FusedLstm(Fused):
     """``models.lstm.Lstm``, fused."""
 
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
-        cells, squashed, gates = torch.empty_like(states), torch.empty_like(states), kernels.new_gates(states, 4)
-        kernels.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells, squashed)
-        return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
+        cells, gates = torch.empty_like(states), kernels.new_gates(states, 4)
+        kernels.lstm_forward(drive, weights["recurrent"], mask, states, gates, cells)
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells,))
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
         delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
         carousel = signals(tape.states, errors.kept)
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
-        cells, squashed = tape.saved
-        held = (tape.states, tape.gates, cells, squashed, matrix)
-        kernels.lstm_backward(*held, mask, errors.cotangent, errors.window, codes, delta, carousel, d_drive, d_matrix)
+        (cells,) = tape.saved
+        held = (tape.states, tape.gates, cells, matrix, mask, errors.cotangent, errors.window, codes)
+        kernels.lstm_backward(*held, delta, carousel, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)
 
@@ -99,17 +99,17 @@ class FusedLstm1997(Fused):
         self._truncated = cell.truncated
 
     def _forward(self, kernels: Kernels, weights: Weights, drive: Drive, mask: Tensor | None, states: Tensor) -> Tape:
-        squashed, gates = torch.empty_like(states), kernels.new_gates(states, 3)
-        kernels.lstm_1997_forward(drive, weights["recurrent"], mask, states, gates, squashed)
-        return Tape(drive=drive, states=states, gates=gates, saved=(squashed,))
+        cells, gates = torch.empty_like(states), kernels.new_gates(states, 3)
+        kernels.lstm_1997_forward(drive, weights["recurrent"], mask, states, gates, cells)
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells,))
 
     def _backward(self, kernels: Kernels, weights: Weights, tape: Tape, mask: Tensor | None, errors: Errors) -> Flow:
         matrix, codes = weights["recurrent"], tape.drive.codes
         delta = signals(tape.gates.flatten(-2) if errors.kept else tape.states, errors.kept)
         carousel = signals(tape.states, errors.kept)
         (d_drive,), d_matrix = tables(tape.drive), torch.empty_like(matrix)
-        (squashed,) = tape.saved
-        held = (tape.states, tape.gates, squashed, matrix, mask, errors.cotangent, errors.window, codes)
+        (cells,) = tape.saved
+        held = (tape.states, tape.gates, cells, matrix, mask, errors.cotangent, errors.window, codes)
         kernels.lstm_1997_backward(self._truncated, *held, delta, carousel, d_drive, d_matrix)
         flow = (delta if codes is None else d_drive,)
         return Flow(net=delta, drive=flow, weights={"recurrent": d_matrix}, carousel=carousel)

@@ -50,11 +50,11 @@ class Lstm(Cell):
 
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        """All steps; ``saved`` holds c_t and tanh(c_t), each ``[K, T, B, H]``."""
+        """All steps; ``saved`` holds c_t, ``[K, T, B, H]``."""
         (mean,) = drive.dense()
         activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         n_hidden = mean.shape[-1] // 4
-        states, cells, squashed = mean.new_empty(3, *mean.shape[:-1], n_hidden)
+        states, cells = mean.new_empty(2, *mean.shape[:-1], n_hidden)
         hidden, cell = self.start(states[:, 0])
         for t, (drive_t, values) in enumerate(zip(mean.unbind(1), activations.unbind(1), strict=True)):
             if mask is not None:
@@ -65,9 +65,9 @@ class Lstm(Cell):
             i, f, g, o = values.chunk(4, dim=-1)
             torch.tanh(net[..., 2 * n_hidden : 3 * n_hidden], out=g)
             cell = torch.addcmul(f * cell, i, g, out=cells[:, t])
-            hidden = torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=states[:, t])
+            hidden = torch.mul(o, torch.tanh(cell), out=states[:, t])
         gates = activations.view(*states.shape[:-1], 4, n_hidden)
-        return Tape(drive=drive, states=states, gates=gates, saved=(cells, squashed))
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells,))
 
     @torch.no_grad()
     def backward(
@@ -78,8 +78,7 @@ class Lstm(Cell):
         The error signals of i, f, g are ``dE/dc_t`` times ``g_t i_t (1 - i_t)``, ``c_{t-1} f_t (1 - f_t)`` and
         ``i_t (1 - g_t^2)``; that of o is ``dE/dh_t tanh(c_t) o_t (1 - o_t)``.
         """
-        cells, squashed = tape.saved
-        states = tape.states
+        (cells,), states = tape.saved, tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
         reached = reach(window, length, n_read)
         delta, carousel = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
@@ -90,8 +89,9 @@ class Lstm(Cell):
         for t in reversed(range(reached.first, length)):
             i, f, g, o = tape.gates[:, t].unbind(-2)
             delta_i, delta_f, delta_g, delta_o = delta[:, t].chunk(4, dim=-1)
-            sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
-            d_cell = torch.add(d_cell, tanh_backward(d_hidden * o, squashed[:, t]), out=carousel[:, t])
+            flat = torch.tanh(cells[:, t])
+            sigmoid_backward(d_hidden * flat, o, grad_input=delta_o)
+            d_cell = torch.add(d_cell, tanh_backward(d_hidden * o, flat), out=carousel[:, t])
             sigmoid_backward(d_cell * g, i, grad_input=delta_i)
             sigmoid_backward(d_cell * (cells[:, t - 1] if t > 0 else zero), f, grad_input=delta_f)
             tanh_backward(d_cell * i, g, grad_input=delta_g)
@@ -113,13 +113,13 @@ class Lstm(Cell):
     def tangent(self, weights: Weights, tape: Tape, t: int, before: State, mask: Tensor | None) -> State:
         """The product rule on ``c_t = f c_{t-1} + i g`` and ``h_t = o tanh(c_t)``."""
         (hidden, cell), n = before, before[0].shape[1]
-        cells, squashed = tape.saved
+        (cells,) = tape.saved
         i, f, g, o = tape.gates[:, t, :n].unbind(-2)
         d_i, d_f, d_g, d_o = torch.bmm(hidden, weights["recurrent"]).chunk(4, dim=-1)
         after = f * cell + g * sigmoid_backward(d_i, i) + i * tanh_backward(d_g, g)
         if t > 0:
             after += cells[:, t - 1, :n] * sigmoid_backward(d_f, f)
-        flat = squashed[:, t, :n]
+        flat = torch.tanh(cells[:, t, :n])
         return flat * sigmoid_backward(d_o, o) + o * tanh_backward(after, flat), after
 
     def relative_slope(self, gates: Tensor) -> Tensor:

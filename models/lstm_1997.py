@@ -59,11 +59,11 @@ class Lstm1997(Cell):
 
     @torch.no_grad()
     def forward(self, weights: Weights, drive: Drive, mask: Tensor | None) -> Tape:
-        """All steps; ``saved`` holds h(c_t), ``[K, T, B, H]``."""
+        """All steps; ``saved`` holds c_t, ``[K, T, B, H]``."""
         (mean,) = drive.dense()
         activations = torch.empty_like(mean, memory_format=torch.contiguous_format)
         n_hidden = mean.shape[-1] // 3
-        states, squashed = mean.new_empty(2, *mean.shape[:-1], n_hidden)
+        states, cells = mean.new_empty(2, *mean.shape[:-1], n_hidden)
         hidden, cell = self.start(states[:, 0])
         for t, (drive_t, values) in enumerate(zip(mean.unbind(1), activations.unbind(1), strict=True)):
             if mask is not None:
@@ -73,10 +73,10 @@ class Lstm1997(Cell):
             torch.sigmoid(net, out=values)
             i, g, o = values.chunk(3, dim=-1)
             g.copy_((net[..., n_hidden : 2 * n_hidden] / 2).tanh_()).mul_(2)
-            cell = torch.addcmul(cell, i, g)
-            hidden = torch.mul(o, torch.tanh(cell / 2, out=squashed[:, t]), out=states[:, t])
+            cell = torch.addcmul(cell, i, g, out=cells[:, t])
+            hidden = torch.mul(o, torch.tanh(cell / 2), out=states[:, t])
         gates = activations.view(*states.shape[:-1], 3, n_hidden)
-        return Tape(drive=drive, states=states, gates=gates, saved=(squashed,))
+        return Tape(drive=drive, states=states, gates=gates, saved=(cells,))
 
     @torch.no_grad()
     def backward(
@@ -87,7 +87,7 @@ class Lstm1997(Cell):
         The error signals of i and g are ``dE/dc_t`` times ``g_t i_t (1 - i_t)`` and ``i_t (1 - g_t^2 / 4)``; that of o
         is ``dE/dh_t h(c_t) o_t (1 - o_t)``. In the truncated gradient no error signal reaches h_{t-1}.
         """
-        (squashed,), states = tape.saved, tape.states
+        (cells,), states = tape.saved, tape.states
         length, n_read = states.shape[1], cotangent.shape[1]
         reached = reach(window, length, n_read)
         delta, carousel = torch.empty_like(tape.gates.flatten(-2)), torch.empty_like(states)
@@ -98,9 +98,9 @@ class Lstm1997(Cell):
         for t in reversed(range(reached.first, length)):
             i, g, o = tape.gates[:, t].unbind(-2)
             delta_i, delta_g, delta_o = delta[:, t].chunk(3, dim=-1)
-            sigmoid_backward(d_hidden * squashed[:, t], o, grad_input=delta_o)
-            through = tanh_backward(d_hidden * o, squashed[:, t])
-            d_cell = torch.add(d_cell, through, alpha=0.5, out=carousel[:, t])
+            flat = torch.tanh(cells[:, t] / 2)
+            sigmoid_backward(d_hidden * flat, o, grad_input=delta_o)
+            d_cell = torch.add(d_cell, tanh_backward(d_hidden * o, flat), alpha=0.5, out=carousel[:, t])
             sigmoid_backward(d_cell * g, i, grad_input=delta_i)
             tanh_backward(d_cell * i, g / 2, grad_input=delta_g)
             if t > reached.first:
@@ -126,7 +126,7 @@ class Lstm1997(Cell):
         i, g, o = tape.gates[:, t, :n].unbind(-2)
         d_i, d_g, d_o = torch.bmm(hidden, weights["recurrent"]).chunk(3, dim=-1)
         after = cell + g * sigmoid_backward(d_i, i) + i * tanh_backward(d_g, g / 2)
-        flat = tape.saved[0][:, t, :n]
+        flat = torch.tanh(tape.saved[0][:, t, :n] / 2)
         return flat * sigmoid_backward(d_o, o) + o * tanh_backward(after, flat) / 2, after
 
     def relative_slope(self, gates: Tensor) -> Tensor:

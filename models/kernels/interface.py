@@ -119,11 +119,10 @@ class Kernels(Protocol):
         states: Tensor,
         gates: Tensor,
         cells: Tensor,
-        squashed: Tensor,
     ) -> None:
         """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)``.
 
-        Writes h, the values of i, f, g, o into ``gates``, c and tanh(c).
+        Writes h, the values of i, f, g, o into ``gates``, and c.
         """
 
     def lstm_backward(
@@ -131,7 +130,6 @@ class Kernels(Protocol):
         states: Tensor,
         gates: Tensor,
         cells: Tensor,
-        squashed: Tensor,
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,
@@ -148,11 +146,11 @@ class Kernels(Protocol):
         """
 
     def lstm_1997_forward(
-        self, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+        self, drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, cells: Tensor
     ) -> None:
         """``c_t = c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t / 2)``, ``g_t = 2 tanh(a_t / 2)``.
 
-        Writes h, the values of i, g, o into ``gates``, and tanh(c / 2).
+        Writes h, the values of i, g, o into ``gates``, and c.
         """
 
     def lstm_1997_backward(
@@ -160,7 +158,7 @@ class Kernels(Protocol):
         truncated: bool,
         states: Tensor,
         gates: Tensor,
-        squashed: Tensor,
+        cells: Tensor,
         matrix: Tensor,
         mask: Tensor | None,
         cotangent: Tensor,

@@ -18,7 +18,7 @@ from models.kernels.cpu.vectors import add_row, copy_rows, padded
 
 
 @compiled
-def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, last, top, bottom):
+def forward(drive, codes, matrix, mask, states, gates, cells, first, last, top, bottom):
     """``c_t = f_t c_{t-1} + i_t g_t``, ``h_t = o_t tanh(c_t)`` for members first to last and rows top to bottom.
 
     Args:
@@ -29,7 +29,6 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
         states: h, ``[K, S, B, H]``, written: step t at t mod S, with S = T, or 2 or more for the last steps only.
         gates: values of i, f, g, o or of i, g, o, ``[K, S, G, B, H]``, written.
         cells: c, ``[K, S, B, H]``, written.
-        squashed: tanh(c) or h(c), ``[K, S, B, H]``, written.
         first: first member.
         last: one past the last member.
         top: first row.
@@ -40,7 +39,7 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
     width = padded(n_gates, drive.itemsize)
     size, stride = n_rows * n_hidden, n_batch * n_hidden
     drives, matrices, masks, values = drive.reshape(-1), matrix.reshape(-1), mask.reshape(-1), states.reshape(-1)
-    all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
+    all_gates, all_cells = gates.reshape(-1), cells.reshape(-1)
     packed = np.zeros(n_hidden * width, drive.dtype)
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     opened, nothing = np.zeros(n_blocks * size, drive.dtype), np.zeros(size, drive.dtype)
@@ -63,36 +62,35 @@ def forward(drive, codes, matrix, mask, states, gates, cells, squashed, first, l
                     start, of_gate = gate * n_hidden, gate * size + r * n_hidden
                     add_row(net, r * width + start, drives, place + start, opened, of_gate, n_hidden)
             before = all_cells[earlier : earlier + size] if t > 0 else nothing
-            cell, flat, now = all_cells[at : at + size], all_squashed[at : at + size], values[at : at + size]
+            cell, now = all_cells[at : at + size], values[at : at + size]
             gate_t = all_gates[slot(k, t, n_kept) * n_blocks * stride + top * n_hidden :]
             one, two, three = gate_t[:size], gate_t[stride:][:size], gate_t[2 * stride :][:size]
             if n_blocks == 4:
-                _units_forward(opened, before, one, two, three, gate_t[3 * stride :][:size], cell, flat, now)
+                _units_forward(opened, before, one, two, three, gate_t[3 * stride :][:size], cell, now)
             else:
-                _units_forward_1997(opened, before, one, two, three, cell, flat, now)
+                _units_forward_1997(opened, before, one, two, three, cell, now)
 
 
 @compiled
-def _units_forward(opened, before, i, f, g, o, cell, flat, hidden):
+def _units_forward(opened, before, i, f, g, o, cell, hidden):
     """What a step does to single units; a function of its own, or LLVM would leave the loop to scalars."""
     size = cell.size
     for x in range(size):
         i_x, f_x = logistic(opened[x]), logistic(opened[size + x])
         g_x, o_x = tanh(opened[2 * size + x]), logistic(opened[3 * size + x])
         c = f_x * before[x] + i_x * g_x
-        squash = tanh(c)
         i[x], f[x], g[x], o[x] = i_x, f_x, g_x, o_x
-        cell[x], flat[x], hidden[x] = c, squash, o_x * squash
+        cell[x], hidden[x] = c, o_x * tanh(c)
 
 
 @compiled
-def _units_backward(gates, flat, before, d_hidden, later, signal, d_cell):
-    """The same, backwards."""
-    size = flat.size
-    one = flat.dtype.type(1)
+def _units_backward(gates, cell, before, d_hidden, later, signal, d_cell):
+    """The same, backwards; to take tanh(c) anew costs less than to keep it."""
+    size = cell.size
+    one = cell.dtype.type(1)
     for x in range(size):
         i, f, g, o = gates[x], gates[size + x], gates[2 * size + x], gates[3 * size + x]
-        d_h, squash = d_hidden[x], flat[x]
+        d_h, squash = d_hidden[x], tanh(cell[x])
         d_c = later[x] + d_h * o * (one - squash * squash)
         signal[x] = d_c * g * i * (one - i)
         signal[size + x] = d_c * before[x] * f * (one - f)
@@ -102,7 +100,7 @@ def _units_backward(gates, flat, before, d_hidden, later, signal, d_cell):
 
 
 @compiled
-def _units_forward_1997(opened, before, i, g, o, cell, flat, hidden):
+def _units_forward_1997(opened, before, i, g, o, cell, hidden):
     """As ``_units_forward``, without forget gate."""
     size = cell.size
     half = cell.dtype.type(0.5)
@@ -110,19 +108,18 @@ def _units_forward_1997(opened, before, i, g, o, cell, flat, hidden):
         i_x, half_g, o_x = logistic(opened[x]), tanh(half * opened[size + x]), logistic(opened[2 * size + x])
         g_x = half_g + half_g
         c = before[x] + i_x * g_x
-        squash = tanh(half * c)
         i[x], g[x], o[x] = i_x, g_x, o_x
-        cell[x], flat[x], hidden[x] = c, squash, o_x * squash
+        cell[x], hidden[x] = c, o_x * tanh(half * c)
 
 
 @compiled
-def _units_backward_1997(gates, flat, d_hidden, later, signal, d_cell):
+def _units_backward_1997(gates, cell, d_hidden, later, signal, d_cell):
     """The same, backwards."""
-    size = flat.size
-    one, half = flat.dtype.type(1), flat.dtype.type(0.5)
+    size = cell.size
+    one, half = cell.dtype.type(1), cell.dtype.type(0.5)
     for x in range(size):
         i, half_g, o = gates[x], half * gates[size + x], gates[2 * size + x]
-        d_h, squash = d_hidden[x], flat[x]
+        d_h, squash = d_hidden[x], tanh(half * cell[x])
         d_c = later[x] + half * d_h * o * (one - squash * squash)
         signal[x] = d_c * (half_g + half_g) * i * (one - i)
         signal[size + x] = d_c * i * (one - half_g * half_g)
@@ -136,7 +133,6 @@ def backward(
     states,
     gates,
     cells,
-    squashed,
     matrix,
     mask,
     cotangent,
@@ -155,8 +151,7 @@ def backward(
         truncated: whether error signals end at the net inputs and do not reach the state before.
         states: h, ``[K, T, B, H]``.
         gates: values of i, f, g, o or of i, g, o, ``[K, T, G, B, H]``.
-        cells: c, ``[K, T, B, H]``; not read where there is no forget gate.
-        squashed: tanh(c) or h(c), ``[K, T, B, H]``.
+        cells: c, ``[K, T, B, H]``.
         matrix: W, ``[K, H, G*H]``.
         mask: m, ``[K, T, B, H]``, or empty.
         cotangent: dE/dh at the last R steps, ``[K, R, B, H]``.
@@ -173,7 +168,7 @@ def backward(
     n_read, n_gates, size = cotangent.shape[1], n_blocks * n_hidden, n_batch * n_hidden
     width, wide = padded(n_hidden, states.itemsize), padded(n_gates, states.itemsize)
     n_held, step = ring_steps(n_steps, n_batch), ring_step(n_gates, states.itemsize)
-    all_gates, all_cells, all_squashed = gates.reshape(-1), cells.reshape(-1), squashed.reshape(-1)
+    all_gates, all_cells = gates.reshape(-1), cells.reshape(-1)
     matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
     carousels = carousel.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
@@ -209,12 +204,12 @@ def backward(
                     reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
                     for x in range(size):
                         d_hidden[x] += reading[x]
-                gate_t, flat = all_gates[n_blocks * at : n_blocks * (at + size)], all_squashed[at : at + size]
+                gate_t, cell = all_gates[n_blocks * at : n_blocks * (at + size)], all_cells[at : at + size]
                 if n_blocks == 4:
                     before = all_cells[at - size : at] if t > 0 else nothing
-                    _units_backward(gate_t, flat, before, d_hidden, later, signal, d_cell)
+                    _units_backward(gate_t, cell, before, d_hidden, later, signal, d_cell)
                 else:
-                    _units_backward_1997(gate_t, flat, d_hidden, later, signal, d_cell)
+                    _units_backward_1997(gate_t, cell, d_hidden, later, signal, d_cell)
                 if carousels.size > 0:
                     carousels[at : at + size] = d_cell
                 place = (t - begin) * n_batch * step

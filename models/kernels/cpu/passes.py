@@ -97,18 +97,16 @@ def lstm_forward(
     states: Tensor,
     gates: Tensor,
     cells: Tensor,
-    squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
     held = (*_table(drive), matrix, _or_empty(mask, states))
-    over_rows(lstm.forward, *_grid(states), *held, states, gates.transpose(2, 3), cells, squashed)
+    over_rows(lstm.forward, *_grid(states), *held, states, gates.transpose(2, 3), cells)
 
 
 def lstm_backward(
     states: Tensor,
     gates: Tensor,
     cells: Tensor,
-    squashed: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
@@ -120,23 +118,23 @@ def lstm_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    tape = (states, gates.transpose(2, 3), cells, squashed)
+    tape = (states, gates.transpose(2, 3), cells)
     held = (*tape, matrix, _or_empty(mask, cells), *_errors(cotangent, window, codes))
     over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
 
 
 def lstm_1997_forward(
-    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, cells: Tensor
 ) -> None:
     """See ``Kernels``."""
-    lstm_forward(drive, matrix, mask, states, gates, torch.empty_like(states), squashed)
+    lstm_forward(drive, matrix, mask, states, gates, cells)
 
 
 def lstm_1997_backward(
     truncated: bool,
     states: Tensor,
     gates: Tensor,
-    squashed: Tensor,
+    cells: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
@@ -148,8 +146,7 @@ def lstm_1997_backward(
     d_matrix: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    # What the cells held is not needed without a forget gate.
-    tape = (states, gates.transpose(2, 3), squashed[:, :0], squashed)
+    tape = (states, gates.transpose(2, 3), cells)
     held = (*tape, matrix, _or_empty(mask, states), *_errors(cotangent, window, codes))
     over_members(lstm.backward, len(states), truncated, *held, delta, carousel, d_drive, d_matrix)
 

@@ -26,7 +26,6 @@ def forward(
     states,
     gates,
     cells,
-    squashed,
     n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
@@ -79,14 +78,12 @@ def forward(
                 o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), o)
             i, f, g, o = logistic(i), logistic(f), tanh(g), logistic(o)
             cell = within(f * cell + i * g, real, HIDDEN, WIDTH)
-            flat = tanh(cell)
-            hidden = within(o * flat, real, HIDDEN, WIDTH)
+            hidden = within(o * tanh(cell), real, HIDDEN, WIDTH)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1, i)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, f)
             store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, g)
             store(gates_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, o)
             store(cells + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, cell)
-            store(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, flat)
             store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, hidden)
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
@@ -98,7 +95,6 @@ def forward(
 def backward(
     gates,
     cells,
-    squashed,
     matrix,
     mask,
     cotangent,
@@ -165,7 +161,7 @@ def backward(
             f = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             g = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             o = load(gates_t + 3 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            flat = tanh(load(cells + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1))
             before = load(cells + at - stride, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             d_cell += d_hidden * o * (1.0 - flat * flat)
             d_i = within(d_cell * g * i * (1.0 - i), real, HIDDEN, WIDTH)

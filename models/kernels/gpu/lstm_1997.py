@@ -25,8 +25,7 @@ def forward(
     mask,
     states,
     gates,
-    squashed,
-    carried,
+    cells,
     n_kept,
     n_batch,
     HIDDEN: tl.constexpr,
@@ -36,7 +35,7 @@ def forward(
     GATHERED: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """See ``models.kernels.Kernels.lstm_1997_forward``; ``carried`` ``[K, 2, B, H]`` is room for the last two c_t."""
+    """See ``models.kernels.Kernels.lstm_1997_forward``."""
     k = tl.program_id(0).to(tl.int64)
     rows, lanes = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     GATES: tl.constexpr = 3 * HIDDEN
@@ -53,7 +52,6 @@ def forward(
     at, earlier = first, first
     for t in range(n_steps):
         gates_t = gates + 3 * at
-        cells, cells_before = carried + (2 * k + t % 2) * stride, carried + (2 * k + (t + 1) % 2) * stride
         n_before = n_batch if t > 0 else 0
         start, places, bound = selected(
             drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
@@ -65,7 +63,7 @@ def forward(
             g = load(start + HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             o = load(start + 2 * HIDDEN, places, columns, bound, HIDDEN, GATES, 1)
             if BLOCKS > 1:
-                cell = load(cells_before, rows, columns, n_before, HIDDEN, HIDDEN, 1)
+                cell = load(cells + earlier, rows, columns, n_before, HIDDEN, HIDDEN, 1)
             for other in range(BLOCKS):
                 inner = other * WIDTH + lanes
                 if BLOCKS > 1:
@@ -77,14 +75,11 @@ def forward(
                 o = dot(hidden, weights(kept_o, to_o, inner, columns, HIDDEN, 1, HIDDEN, BLOCKS), o)
             i, g, o = logistic(i), 2.0 * tanh(0.5 * g), logistic(o)
             cell = within(cell + i * g, real, HIDDEN, WIDTH)
-            flat = tanh(0.5 * cell)
-            hidden = within(o * flat, real, HIDDEN, WIDTH)
+            hidden = within(o * tanh(0.5 * cell), real, HIDDEN, WIDTH)
             store(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1, i)
             store(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, g)
             store(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1, o)
-            if BLOCKS > 1:
-                store(cells, rows, columns, n_batch, HIDDEN, HIDDEN, 1, cell)
-            store(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, flat)
+            store(cells + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, cell)
             store(states + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1, hidden)
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
@@ -95,7 +90,7 @@ def forward(
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])
 def backward(
     gates,
-    squashed,
+    cells,
     matrix,
     mask,
     cotangent,
@@ -163,7 +158,7 @@ def backward(
             i = load(gates_t, rows, columns, n_batch, HIDDEN, GATES, 1)
             g = load(gates_t + HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
             o = load(gates_t + 2 * HIDDEN, rows, columns, n_batch, HIDDEN, GATES, 1)
-            flat = load(squashed + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1)
+            flat = tanh(0.5 * load(cells + at, rows, columns, n_batch, HIDDEN, HIDDEN, 1))
             d_cell += 0.5 * d_hidden * o * (1.0 - flat * flat)
             d_i = within(d_cell * g * i * (1.0 - i), real, HIDDEN, WIDTH)
             d_g = within(d_cell * i * (1.0 - 0.25 * g * g), real, HIDDEN, WIDTH)

@@ -116,10 +116,9 @@ def lstm_forward(
     states: Tensor,
     gates: Tensor,
     cells: Tensor,
-    squashed: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    arguments = (turned(matrix), or_any(mask, states), states, gates, cells, squashed)
+    arguments = (turned(matrix), or_any(mask, states), states, gates, cells)
     launch_on(drive, lstm.forward, lstm.FORWARD, states, *arguments, MASKED=mask is not None)
 
 
@@ -127,7 +126,6 @@ def lstm_backward(
     states: Tensor,
     gates: Tensor,
     cells: Tensor,
-    squashed: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
@@ -141,7 +139,7 @@ def lstm_backward(
     """See ``Kernels``."""
     options = {"MASKED": mask is not None, "TRUNCATED": window is not None}
     signals = room(delta, states, 4, window)
-    held = (gates, cells, squashed, matrix, or_any(mask, cells), cotangent, or_any(window, states))
+    held = (gates, cells, matrix, or_any(mask, cells), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm.backward, lstm.BACKWARD, cells, *held, *written, cotangent.shape[1], **options)
     multiply(states, mask, signals, d_matrix)
@@ -149,11 +147,10 @@ def lstm_backward(
 
 
 def lstm_1997_forward(
-    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, squashed: Tensor
+    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, cells: Tensor
 ) -> None:
     """See ``Kernels``."""
-    carried = states.new_empty(len(states), 2, *states.shape[2:])
-    arguments = (turned(matrix), or_any(mask, states), states, gates, squashed, carried)
+    arguments = (turned(matrix), or_any(mask, states), states, gates, cells)
     launch_on(drive, lstm_1997.forward, lstm_1997.FORWARD, states, *arguments, MASKED=mask is not None)
 
 
@@ -161,7 +158,7 @@ def lstm_1997_backward(
     truncated: bool,
     states: Tensor,
     gates: Tensor,
-    squashed: Tensor,
+    cells: Tensor,
     matrix: Tensor,
     mask: Tensor | None,
     cotangent: Tensor,
@@ -175,7 +172,7 @@ def lstm_1997_backward(
     """See ``Kernels``."""
     options = {"MASKED": mask is not None, "TRUNCATED": window is not None, "SEVERED": truncated}
     signals = room(delta, states, 3, window)
-    held = (gates, squashed, matrix, or_any(mask, states), cotangent, or_any(window, states))
+    held = (gates, cells, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm_1997.backward, lstm_1997.BACKWARD, states, *held, *written, cotangent.shape[1], **options)
     multiply(states, mask, signals, d_matrix)
