@@ -123,11 +123,8 @@ def lstm_backward(
     over_members(lstm.backward, len(cells), False, *held, delta, carousel, d_drive, d_matrix)
 
 
-def lstm_1997_forward(
-    drive: Drive, matrix: Tensor, mask: Tensor | None, states: Tensor, gates: Tensor, cells: Tensor
-) -> None:
-    """See ``Kernels``."""
-    lstm_forward(drive, matrix, mask, states, gates, cells)
+lstm_1997_forward = lstm_forward
+"""See ``Kernels``; the number of gates tells the kernel which of the two it is."""
 
 
 def lstm_1997_backward(
