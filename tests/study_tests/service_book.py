@@ -28,7 +28,7 @@ task: {name: temporal_order}
 ladder: [6, 10]
 n_hidden: 8
 seed: 3
-training: {n_updates: 120, batch_size: 10, lengths: [6, 10], report_every: 20, evaluate_every: 60,
+training: {n_updates: 480, batch_size: 10, lengths: [6, 10], report_every: 20, evaluate_every: 60,
            n_interim: 250, n_final: 1000}
 halving: {rungs: [40], keep: 0.5}
 search: {sampler: tpe, n_trials: 6, stack_size: 3, look_back: 1, n_startup: 3}
@@ -150,9 +150,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def trains(driver: int) -> list[int]:
-    """The workers of a driver that are at a step. Between two tasks of its own, Ray gives a process another title."""
-    return [pid for pid in descendants(driver) if "ray::ResourceTrainable.train" in title(pid)]
+def actors(driver: int) -> list[int]:
+    """The processes that train for a driver. Ray's title names the class of the call they are at, or else their own."""
+    return [
+        pid for pid in descendants(driver) if title(pid).startswith(("ray::ResourceTrainable", "ray::StackTrainable"))
+    ]
 
 
 def title(pid: int) -> str:

@@ -23,6 +23,7 @@ from study_tests.service_book import (
     DEADLINE_S,
     MODELS,
     N_TRIALS,
+    actors,
     assert_whole,
     catalogue,
     described,
@@ -31,7 +32,6 @@ from study_tests.service_book import (
     n_ended,
     running,
     spec_file,
-    trains,
     wait_until,
 )
 
@@ -77,7 +77,9 @@ def test_replicate_trains_the_best_of_each_model_from_other_seeds_and_tells_how_
 
 
 def test_export_measures_again_as_recorded_and_launches_again_to_the_same_outcome(steady: Path, tmp_path: Path) -> None:
-    best = json.loads(longlag(steady, "best", "tiny", "--top", "1", "--format", "json").stdout)[0]
+    # One that fails now and then: a trial without errors would be at the top of the scale however it was measured.
+    rows: list[dict[str, Any]] = json.loads(longlag(steady, "best", "tiny", "--format", "json").stdout)
+    best = next(row for row in rows if row["status"] == "complete" and row["ladder"][0]["error"] > 0)
     trial, target = f"{best['model']}/{best['number']}", tmp_path / "exported"
     assert longlag(steady, "export", "tiny", trial, "--to", str(target)).returncode == 0
     again = longlag(steady, "evaluate", str(target), "--sequences", "10000")
@@ -89,9 +91,8 @@ def test_export_measures_again_as_recorded_and_launches_again_to_the_same_outcom
     relaunched = longlag(tmp_path / "other", "launch", str(target / "study.yaml"))
     assert relaunched.returncode == 0, relaunched.stdout + relaunched.stderr
     row = json.loads(longlag(tmp_path / "other", "best", "--format", "json").stdout)[0]
-    if best["status"] == "complete":
-        # A stack of one instead of three: float32 rounding, amplified over 120 updates, moves the error a little.
-        assert row["value"] == pytest.approx(best["value"], abs=0.2)
+    # A stack of one instead of three: float32 rounding, amplified over 480 updates, moves the error a little.
+    assert row["value"] == pytest.approx(best["value"], abs=0.2)
 
 
 def test_trials_are_the_same_with_two_workers_and_a_driver_killed_three_times(steady: Path, tmp_path: Path) -> None:
@@ -112,18 +113,12 @@ def test_trials_are_the_same_with_two_workers_and_a_driver_killed_three_times(st
 
 
 def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Path) -> None:
-    home, workers = tmp_path / "home", set[int]()
+    home = tmp_path / "home"
     with running(home, "launch", spec_file(tmp_path), "--workers", "1") as driver:
-
-        def one_has_ended() -> bool:
-            workers.update(trains(driver.pid))
-            return n_ended(home) >= 1 or driver.poll() is not None
-
-        wait_until(one_has_ended, "a trial")
-        assert workers, (tmp_path / "driver.log").read_text()
+        wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
+        (worker,) = actors(driver.pid)
+        os.kill(worker, signal.SIGKILL)
         assert n_ended(home) < 2 * N_TRIALS
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
         assert driver.wait(DEADLINE_S) == 0, (tmp_path / "driver.log").read_text()
     assert described(home) == described(steady)
     assert_whole(catalogue(home).records("tiny"), f"sqlite:///{home / 'mlflow.db'}")
@@ -139,8 +134,8 @@ def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path
             wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
             assert "is stopped" in longlag(home, "stop", "tiny").stdout
         else:
-            # Which will be training for a second or two; after its first trial the study may end at any moment.
-            wait_until(lambda: trains(driver.pid) or driver.poll() is not None, "a worker")
+            # Which will be training for seconds; after its first trial the study may end at any moment.
+            wait_until(lambda: actors(driver.pid) or driver.poll() is not None, "a worker")
             driver.send_signal(getattr(signal, way))
         assert driver.wait(DEADLINE_S) == 130, (tmp_path / "driver.log").read_text()
     assert catalogue(home).get("tiny").state is StudyState.STOPPED
