@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.gpu import gpu
 from benchmarks.kernels import kernels
+from benchmarks.search import search
 from benchmarks.studies import growth, overhead, throughput
 from benchmarks.table import Section
 from benchmarks.timing import machine
@@ -21,6 +22,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
     "throughput": throughput,
     "overhead": overhead,
     "growth": growth,
+    "search": search,
     "gpu": gpu,
 }
 

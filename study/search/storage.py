@@ -9,7 +9,6 @@ from functools import partial
 from itertools import count
 from typing import TypeVar
 
-import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -32,7 +31,6 @@ _NO_ID = 2**31 - 1
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def open_storage(url: str) -> RDBStorage:
