@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.vectors import VECTOR_BYTES, add_row, copy_rows
+from models.kernels.cpu.vectors import VECTOR_BYTES, add_row, copy_rows, multiply_row, multiply_rows
 
 PRECISIONS = (np.float32, np.float64)
+
+Operation = Callable[..., object]
 
 
 @compiled
 def _add(left, right, out, places, n):
     add_row(left, places[0], right, places[1], out, places[2], n)
+
+
+@compiled
+def _multiply(left, right, out, places, n):
+    multiply_row(left, places[0], right, places[1], out, places[2], n)
+
+
+OPERATIONS = ((_add, np.add), (_multiply, np.multiply))
 
 
 def lengths(precision: type) -> range:
@@ -23,29 +35,35 @@ def lengths(precision: type) -> range:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_row_is_the_sum_of_two_and_its_neighbours_stay(precision: type) -> None:
+@pytest.mark.parametrize(("of_rows", "expected_of"), OPERATIONS)
+def test_a_row_is_made_of_two_and_its_neighbours_stay(
+    of_rows: Operation, expected_of: Operation, precision: type
+) -> None:
     rng = np.random.default_rng(1)
     for n in lengths(precision):
         left, right, out = (rng.standard_normal(n + 20).astype(precision) for _ in range(3))
         expected = out.copy()
-        expected[7 : 7 + n] = left[3 : 3 + n] + right[5 : 5 + n]
-        _add(left, right, out, (3, 5, 7), n)
+        expected[7 : 7 + n] = expected_of(left[3 : 3 + n], right[5 : 5 + n])
+        of_rows(left, right, out, (3, 5, 7), n)
         assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_sum_onto_an_operand_counts_every_item_once(precision: type) -> None:
+@pytest.mark.parametrize(("of_rows", "expected_of"), OPERATIONS)
+def test_an_operand_that_is_written_counts_every_item_once(
+    of_rows: Operation, expected_of: Operation, precision: type
+) -> None:
     rng = np.random.default_rng(2)
     for n in lengths(precision):
         total, row = (rng.standard_normal(n + 3).astype(precision) for _ in range(2))
         expected = total.copy()
-        expected[3:] += row[:n]
-        _add(total, row, total, (3, 0, 3), n)
+        expected[3:] = expected_of(expected[3:], row[:n])
+        of_rows(total, row, total, (3, 0, 3), n)
         assert np.array_equal(total, expected)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_rows_are_copied_and_the_gaps_between_them_stay(precision: type) -> None:
+def test_rows_are_copied_or_multiplied_and_the_gaps_between_them_stay(precision: type) -> None:
     rng = np.random.default_rng(3)
     for n in lengths(precision):
         source = rng.standard_normal((5, n + 2)).astype(precision)
@@ -53,6 +71,9 @@ def test_rows_are_copied_and_the_gaps_between_them_stay(precision: type) -> None
         expected = target.copy()
         expected[:, 1 : 1 + n] = source[:, 2:]
         copy_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
+        assert np.array_equal(target, expected)
+        expected[:, 1 : 1 + n] *= source[:, 2:]
+        multiply_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
         assert np.array_equal(target, expected)
 
 

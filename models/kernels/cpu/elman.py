@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
+from models.kernels.cpu.gradient import (
+    first_reached,
+    ring_place,
+    ring_step,
+    ring_steps,
+    settle_drive,
+    settle_matrix,
+)
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
 from models.kernels.cpu.place import count_steps, drive_row, slot
 from models.kernels.cpu.product import pack, product
-from models.kernels.cpu.vectors import add_row, copy_rows, padded
+from models.kernels.cpu.vectors import add_row, copy_rows, multiply_rows, padded
 from models.kernels.interface import LOGISTIC, TANH
 
 
@@ -55,7 +62,7 @@ def forward(kind, drive, codes, matrices, mask, retention, states, units, first,
                 mask_t, before = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
+            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, width)
             now = values[at : at + size]
             for r in range(n_rows):
                 place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_hidden
@@ -92,14 +99,15 @@ def _leak(retention, before, now, n_rows, n_hidden):
 
 
 @compiled
-def _part(retention, d_hidden, kept, n_rows, n_hidden):
-    """``kept <- r d_hidden`` and ``d_hidden <- (1 - r) d_hidden``: what the state and what the unit is to blame for."""
-    one = d_hidden.dtype.type(1)
+def _part(retention, d_kept, ring, place, step, n_rows, n_hidden):
+    """``e <- e + d_kept``, of which ``d_kept <- r e`` goes to the state before and ``e <- (1 - r) e`` to the unit."""
+    one = ring.dtype.type(1)
     for r in range(n_rows):
-        old, new = kept[r * n_hidden :][:n_hidden], d_hidden[r * n_hidden :][:n_hidden]
+        before, unit = d_kept[r * n_hidden :][:n_hidden], ring[place + r * step :][:n_hidden]
         for j in range(n_hidden):
-            old[j] = retention[j] * new[j]
-            new[j] = (one - retention[j]) * new[j]
+            error = unit[j] + before[j]
+            before[j] = retention[j] * error
+            unit[j] = (one - retention[j]) * error
 
 
 @compiled
@@ -133,9 +141,8 @@ def backward(
     step = ring_step(n_hidden, states.itemsize)
     values, weights, masks = units.reshape(-1), matrices.reshape(-1), mask.reshape(-1)
     readings, retentions, d_weights = cotangent.reshape(-1), retention.reshape(-1), d_matrices.reshape(-1)
-    ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
-    net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
-    d_kept = np.zeros(size, states.dtype)
+    ring, kept = np.zeros((n_held + 1) * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
+    slope, d_kept = np.zeros(size, states.dtype), np.zeros(size, states.dtype)
     packed, total = np.zeros(n_hidden * width, states.dtype), np.zeros(n_hidden * width, states.dtype)
     # Literals are of double precision and would take the loops with them.
     zero, one = states.dtype.type(0), states.dtype.type(1)
@@ -149,43 +156,40 @@ def backward(
         while end > reached:
             begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
-                at = (k * n_steps + t) * size
+                at, place = (k * n_steps + t) * size, ring_place(t, end, n_held, n_batch, step)
                 value = values[at : at + size]
                 if (n_steps - 1 - t) % window[k] == 0:
-                    d_hidden[:], d_kept[:] = 0, 0
+                    ring[place : place + n_batch * step], d_kept[:] = 0, 0
                 else:
                     if t == n_steps - 2 or n_matrices > 1:
                         # The transposed matrix.
                         at_matrix = (k * n_matrices + matrix_of(t + 1, n_steps, n_matrices)) * n_hidden * n_hidden
                         pack(weights, at_matrix, 1, n_hidden, n_hidden, n_hidden, packed)
-                    following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
-                    product(ring, following, step, packed, net, n_batch, n_hidden, width)
-                    copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
+                    product(ring, place + n_batch * step, step, packed, ring, place, step, n_batch, n_hidden, width)
                     if masks.size > 0:
-                        mask_t = masks[at + size : at + 2 * size]
-                        for x in range(size):
-                            d_hidden[x] *= mask_t[x]
+                        multiply_rows(masks, at + size, n_hidden, ring, place, step, n_batch, n_hidden)
                 if t >= n_steps - n_read:
-                    reading = readings[(k * n_read + t - n_steps + n_read) * size :][:size]
-                    for x in range(size):
-                        d_hidden[x] += reading[x]
+                    reading_at = (k * n_read + t - n_steps + n_read) * size
+                    for r in range(n_batch):
+                        to = place + r * step
+                        add_row(ring, to, readings, reading_at + r * n_hidden, ring, to, n_hidden)
                 if retentions.size > 0:
-                    for x in range(size):
-                        d_hidden[x] += d_kept[x]
-                    _part(retentions[k * n_hidden :], d_hidden, d_kept, n_batch, n_hidden)
+                    _part(retentions[k * n_hidden :], d_kept, ring, place, step, n_batch, n_hidden)
                 if kind == TANH:
                     for x in range(size):
-                        d_hidden[x] *= one - value[x] * value[x]
+                        slope[x] = one - value[x] * value[x]
                 elif kind == LOGISTIC:
                     for x in range(size):
-                        d_hidden[x] *= value[x] * (one - value[x])
+                        slope[x] = value[x] * (one - value[x])
                 else:
                     for x in range(size):
-                        d_hidden[x] *= one if value[x] > zero else zero
-                place = (t - begin) * n_batch * step
-                copy_rows(d_hidden, 0, n_hidden, ring, place, step, n_batch, n_hidden)
-            settle_drive(k, begin, end, n_batch, ring, step, 0, n_hidden, codes, delta, d_drive)
-            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width)
+                        slope[x] = one if value[x] > zero else zero
+                multiply_rows(slope, 0, n_hidden, ring, place, step, n_batch, n_hidden)
+            held = ring[ring_place(begin, end, n_held, n_batch, step) :]
+            settle_drive(k, begin, end, n_batch, held, step, 0, n_hidden, codes, delta, d_drive)
+            settle_matrix(k, begin, end, states, mask, kept, held, step, total, width)
+            # The earliest signals go to the place of step ``end``: a ring of one step has no other that stays.
+            copy_rows(held, 0, step, ring, n_held * n_batch * step, step, n_batch, width)
             if begin == reached or n_matrices > 1:
                 at_matrix = (k * n_matrices + matrix_of(begin, n_steps, n_matrices)) * n_hidden * n_hidden
                 copy_rows(total, 0, width, d_weights, at_matrix, n_hidden, n_hidden, n_hidden)

@@ -55,7 +55,7 @@ def forward(drive, codes, matrix, mask, states, gates, cells, first, last, top, 
                 mask_t, hidden = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
-            product(source, source_at, n_hidden, packed, net, n_rows, n_hidden, width)
+            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, width)
             for r in range(n_rows):
                 place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_gates
                 for gate in range(n_blocks):
@@ -194,7 +194,7 @@ def backward(
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
-                    product(ring, following, step, packed, net, n_batch, n_gates, width)
+                    product(ring, following, step, packed, net, 0, width, n_batch, n_gates, width)
                     copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
                     if masks.size > 0:
                         mask_t = masks[at + size : at + 2 * size]

@@ -140,7 +140,7 @@ def _block(
 
 
 @compiled
-def product(left, left_at, left_step, packed, out, n_rows, n, width):
+def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, width):
     """``out = left @ right`` for rows of states and one matrix, in one thread.
 
     Every item of ``out`` is summed in the order of i, however many rows there are.
@@ -150,7 +150,9 @@ def product(left, left_at, left_step, packed, out, n_rows, n, width):
         left_at: see left.
         left_step: see left.
         packed: ``right`` ``[n, width]`` as ``pack`` lays it out.
-        out: flat array of ``[n_rows, width]``.
+        out: flat array that holds ``[n_rows, width]`` from ``out_at`` on, rows ``out_step`` items apart, written.
+        out_at: see out.
+        out_step: see out.
         n_rows: number of rows.
         n: length of the sums, > 0.
         width: a multiple of the vector width, see ``padded``.
@@ -162,8 +164,8 @@ def product(left, left_at, left_step, packed, out, n_rows, n, width):
     # A panel of the matrix stays in the first cache while all rows pass.
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
-        b, c, step = start * lanes * n, start * lanes, (end - start) * lanes
-        _rows(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, width, n_rows, n)
+        b, c, step = start * lanes * n, out_at + start * lanes, (end - start) * lanes
+        _rows(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, out_step, n_rows, n)
         start = end
 
 

@@ -1,4 +1,4 @@
-"""Copies and sums of rows as vector instructions, whatever the rows' length.
+"""Copies, sums and products of rows as vector instructions, whatever the rows' length.
 
 LLVM takes a loop four vectors at a time and what remains in ever smaller pieces: of a short row that is most or all.
 """
@@ -103,6 +103,17 @@ def copy_row(typing_context, source, at, target, to, n):
 @intrinsic
 def add_row(typing_context, left, left_at, right, right_at, out, out_at, n):
     """``out[out_at + j] = left[left_at + j] + right[right_at + j]`` for j < n; out may be an operand."""
+    return _of_two_rows(left, right, out, ir.IRBuilder.fadd)
+
+
+@intrinsic
+def multiply_row(typing_context, left, left_at, right, right_at, out, out_at, n):
+    """``out[out_at + j] = left[left_at + j] * right[right_at + j]`` for j < n; out may be an operand."""
+    return _of_two_rows(left, right, out, ir.IRBuilder.fmul)
+
+
+def _of_two_rows(left: types.Array, right: types.Array, out: types.Array, operation: Callable[..., Any]) -> Any:
+    """Signature and code of an intrinsic for an operation of two operands on rows of flat arrays."""
     check_flat(left, right, out)
 
     def codegen(context, builder, _, values):
@@ -111,10 +122,11 @@ def add_row(typing_context, left, left_at, right, right_at, out, out_at, n):
         lefts = pointer(context, builder, left, left_value, first)
         rights = pointer(context, builder, right, right_value, second)
 
-        def total(place: Any, kind: Any) -> Any:
-            return builder.fadd(load(builder, lefts, place, kind, size), load(builder, rights, place, kind, size))
+        def at_place(place: Any, kind: Any) -> Any:
+            operands = (load(builder, base, place, kind, size) for base in (lefts, rights))
+            return operation(builder, *operands)
 
-        _sweep(builder, item, size, count, total, pointer(context, builder, out, out_value, third))
+        _sweep(builder, item, size, count, at_place, pointer(context, builder, out, out_value, third))
         return context.get_dummy_value()
 
     place = types.intp
@@ -126,3 +138,11 @@ def copy_rows(source, at, step, target, to, target_step, n_rows, n):
     """Copy rows of n items, ``step`` apart in ``source`` and ``target_step`` apart in ``target``, both flat."""
     for r in range(n_rows):
         copy_row(source, at + r * step, target, to + r * target_step, n)
+
+
+@compiled
+def multiply_rows(source, at, step, target, to, target_step, n_rows, n):
+    """Multiply rows of n items in ``target`` by those in ``source``, which lie as in ``copy_rows``."""
+    for r in range(n_rows):
+        place = to + r * target_step
+        multiply_row(target, place, source, at + r * step, target, place, n)
