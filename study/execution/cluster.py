@@ -79,6 +79,8 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
             logging_level="error",
+            # Tune's actors ask for an environment of their own, and so cannot use a process that is started before.
+            _system_config={"prestart_worker_first_driver": False},
         )
         try:
             yield
