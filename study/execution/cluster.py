@@ -56,6 +56,8 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Tune's actors ask for an environment of their own, and so cannot use a process that is started in advance.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if address is None:
         with _embedded(n_workers):
             yield _resources(n_workers, device, "this machine")
@@ -79,8 +81,6 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
             logging_level="error",
-            # Tune's actors ask for an environment of their own, and so cannot use a process that is started before.
-            _system_config={"prestart_worker_first_driver": False},
         )
         try:
             yield

@@ -29,8 +29,8 @@ MAX_REDRAWS = 100
 MAX_LEARNED = 250
 """Ended trials that are learned from at most: what TPE costs for an ask is linear in them, some 10 us for each.
 
-The best trial is as good as with all, and the average one better: old trials say where the search was, not where it is.
-Measured by ``make bench ARGS=search``.
+Of synthetic objectives with one peak the best trial found is as good as with all, and the average one better
+(``make bench ARGS=search``).
 """
 
 MAX_HIDDEN = 100

@@ -72,6 +72,7 @@ def test_rows_are_copied_or_multiplied_and_the_gaps_between_them_stay(precision:
         expected[:, 1 : 1 + n] = source[:, 2:]
         copy_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
         assert np.array_equal(target, expected)
+        source = rng.standard_normal((5, n + 2)).astype(precision)
         expected[:, 1 : 1 + n] *= source[:, 2:]
         multiply_rows(source.reshape(-1), 2, n + 2, target.reshape(-1), 1, n + 4, 5, n)
         assert np.array_equal(target, expected)

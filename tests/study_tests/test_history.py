@@ -62,7 +62,9 @@ def learned(outcomes: dict[int, Outcome], n_most: int, n_good: int) -> set[int]:
     return {*good, *others[-(n_most - len(good)) :]}
 
 
-@pytest.mark.parametrize(("n_most", "n_good", "n_startup"), [(500, 25, 8), (20, 6, 8), (20, 18, 8), (20, 6, 30)])
+@pytest.mark.parametrize(
+    ("n_most", "n_good", "n_startup"), [(MAX_LEARNED, N_GOOD, 8), (20, 6, 8), (20, 18, 8), (20, 6, 30)]
+)
 def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
     monkeypatch: pytest.MonkeyPatch, n_most: int, n_good: int, n_startup: int
 ) -> None:

@@ -18,6 +18,7 @@ from study.record import TrialRecord
 from study.search import history as history_module
 from study.search import storage as storage_module
 from study.search.catalogue import Catalogue
+from study.search.history import MAX_LEARNED, N_GOOD
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study_tests.plan_book import MODEL, POINT, SEARCH, SPACE
@@ -61,7 +62,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return label.replace("[", "-").replace("]", "")
 
 
-@pytest.mark.parametrize(("max_learned", "n_good"), [(500, 25), (8, 3)])
+@pytest.mark.parametrize(("max_learned", "n_good"), [(MAX_LEARNED, N_GOOD), (8, 3)])
 def test_ask_is_the_same_when_the_search_is_opened_anew_at_every_step(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, max_learned: int, n_good: int
 ) -> None:

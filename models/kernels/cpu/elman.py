@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.gradient import (
-    first_reached,
-    ring_place,
-    ring_step,
-    ring_steps,
-    settle_drive,
-    settle_matrix,
-)
+from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, settle_drive, settle_matrix
 from models.kernels.cpu.nonlinearity import logistic, rectifier, tanh
 from models.kernels.cpu.place import count_steps, drive_row, slot
 from models.kernels.cpu.product import pack, product
@@ -111,6 +104,12 @@ def _part(retention, d_kept, ring, place, step, n_rows, n_hidden):
 
 
 @compiled
+def _ring_place(t, end, n_held, n_batch, step):
+    """Where the signals of step t lie in a ring with room for those of step ``end`` behind its ``n_held`` steps."""
+    return (n_held - end + t) * n_batch * step
+
+
+@compiled
 def backward(
     kind, states, units, matrices, mask, retention, cotangent, window, codes, delta, d_drive, d_matrices, first, last
 ):
@@ -156,7 +155,7 @@ def backward(
         while end > reached:
             begin = max(reached, end - n_held)
             for t in range(end - 1, begin - 1, -1):
-                at, place = (k * n_steps + t) * size, ring_place(t, end, n_held, n_batch, step)
+                at, place = (k * n_steps + t) * size, _ring_place(t, end, n_held, n_batch, step)
                 value = values[at : at + size]
                 if (n_steps - 1 - t) % window[k] == 0:
                     ring[place : place + n_batch * step], d_kept[:] = 0, 0
@@ -185,10 +184,10 @@ def backward(
                     for x in range(size):
                         slope[x] = one if value[x] > zero else zero
                 multiply_rows(slope, 0, n_hidden, ring, place, step, n_batch, n_hidden)
-            held = ring[ring_place(begin, end, n_held, n_batch, step) :]
+            held = ring[_ring_place(begin, end, n_held, n_batch, step) :]
             settle_drive(k, begin, end, n_batch, held, step, 0, n_hidden, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, held, step, total, width)
-            # The earliest signals go to the place of step ``end``: a ring of one step has no other that stays.
+            # The next block reads the earliest signals as those of its ``end``; elsewhere it may overwrite them first.
             copy_rows(held, 0, step, ring, n_held * n_batch * step, step, n_batch, width)
             if begin == reached or n_matrices > 1:
                 at_matrix = (k * n_matrices + matrix_of(begin, n_steps, n_matrices)) * n_hidden * n_hidden

@@ -27,12 +27,6 @@ def ring_step(n_columns, item_bytes):
 
 
 @compiled
-def ring_place(t, end, n_held, n_batch, step):
-    """Where the signals of step t lie in a ring of ``n_held`` steps and one, whose last are those of step ``end``."""
-    return (n_held - end + t) * n_batch * step
-
-
-@compiled
 def first_reached(n_steps, n_read, window):
     """First step that errors of the last ``n_read`` ones reach in windows of ``window`` steps, counted from the end."""
     return max(0, n_steps - ((n_read - 1) // window + 1) * window)
