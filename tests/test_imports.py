@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from models.kernels.cpu.compiled import sources
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("tasks", "models", "study")
 MAX_LINES = 300
@@ -160,6 +162,17 @@ def _vendor_before_a_command(root: Path) -> list[str]:
     ]
 
 
+def _machine_code_of_unnamed_sources(root: Path) -> list[str]:
+    imports = _imports(root)
+    compiled = {found.file for found in imports if _within(found.name, {"models.kernels.cpu.compiled"})}
+    named = {".".join(source.relative_to(ROOT).with_suffix("").parts) for source in sources()}
+    return [
+        str(found)
+        for found in imports
+        if found.file in compiled and found.name.startswith("models.") and not _within(found.name, named)
+    ]
+
+
 def _too_long(root: Path) -> list[str]:
     lengths = {file: len((root / file).read_text(encoding="utf-8").splitlines()) for file in _files(root)}
     return [f"{file}: {length} lines" for file, length in lengths.items() if length > MAX_LINES]
@@ -170,6 +183,7 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
     "an adapter knows no other adapter": _adapter_of_another,
     "each vendor is imported in its own room": _vendor_outside_its_room,
     "the command line starts without vendors": _vendor_before_a_command,
+    "machine code is made of sources that name its folder": _machine_code_of_unnamed_sources,
     "no file is longer than a reader can hold": _too_long,
 }
 
@@ -215,6 +229,9 @@ PLANTED = {
         ("study/cli_query.py", "from yaml import safe_load"),
         ("study/cli.py", "class Command:\n    import psutil"),
     ],
+    "machine code is made of sources that name its folder": [
+        ("models/kernels/cpu/new.py", "from models.kernels.cpu.compiled import compiled\nfrom models.initial import SLOW"),
+    ],
     "no file is longer than a reader can hold": [("study/long.py", "\n" * MAX_LINES + "pass")],
 }
 """Violations of each rule: path and content of the file that breaks it."""
@@ -222,6 +239,7 @@ PLANTED = {
 KEPT = [
     ("tasks/copy.py", "import math\nimport torch\nfrom tasks.task import Task\nfrom .task import Batch"),
     ("models/kernels/cpu.py", "from models.cell import Cell\nfrom ..cell import State"),
+    ("models/kernels/cpu/new.py", "from models.kernels.cpu.compiled import compiled\nfrom ..coefficients import MATRIX"),
     ("study/training/stack.py", "from study.plan import StackPlan\nfrom models import CELLS\nimport torch.nn"),
     ("study/search/space.py", "import optuna\nfrom study.search.storage import persist"),
     ("study/session.py", "from study.search import storage\nfrom study.tracking import sink"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from llvmlite import binding
 
@@ -18,7 +20,8 @@ def vectors() -> str:
 def described(device: str) -> str:
     """What training on a device ("auto", "cpu" or "cuda") uses here, and what it would use if it were there."""
     if device != "cpu" and torch.cuda.is_available():
-        return f"kernels for {torch.cuda.get_device_name()}"
+        name = torch.cuda.get_device_name()
+        return f"kernels for {name}" if find_spec("triton") else f"{name}, no kernels for it without triton"
     missing = [] if vectors() == "AVX-512" else ["AVX-512"]
     missing += [] if device == "cpu" else ["GPU"]
     return f"kernels for a processor with {vectors()}" + "".join(f", no {name}" for name in missing)

@@ -44,7 +44,7 @@ class Bracket:
     """A stack under successive halving; every decision is local to it and a pure function of its plan.
 
     At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
-    member whose parameters are not finite, or that solves the whole ladder, leaves at once. Whoever leaves is measured
+    member whose parameters are not finite, which ranks last, or that solves the whole ladder leaves at once. Whoever leaves is measured
     on ``n_final`` fresh sequences, which decide its objective. Who leaves as the best of the stack so
     far, and so also the best of the model, is measured at one length on as many more, which decide nothing.
 
@@ -123,7 +123,7 @@ class Bracket:
         if at == training.n_updates:
             leaving = dict.fromkeys(alive, Status.COMPLETE)
         elif at in training.rungs or at % training.evaluate_every == 0:
-            leaving = self._halve(metrics)
+            leaving = self._halve(metrics, diverged)
         leaving |= {k: Status.COMPLETE for k in alive if diverged[k]}
         order = sorted(leaving)
         final = dict(zip(order, self.stack.evaluate(f"final/{at}", training.n_final, order), strict=True))
@@ -156,7 +156,7 @@ class Bracket:
         self.stack.compact([k for k in alive if k not in leaving])
         return departures
 
-    def _halve(self, metrics: dict[int, dict[str, float]]) -> dict[int, Status]:
+    def _halve(self, metrics: dict[int, dict[str, float]], diverged: Sequence[bool]) -> dict[int, Status]:
         """Who leaves at a rung or an evaluation, on interim sequences."""
         training, at = self.plan.training, self.stack.n_updates
         alive = list(range(len(self.stack.members)))
@@ -172,8 +172,8 @@ class Bracket:
             row |= {f"interim/loss/{rung.length}": rung.loss.mean for rung in rungs if rung.loss is not None}
         leaving = {k: Status.COMPLETE for k in alive if self._solves_all(results[k])}
         if at in training.rungs:
-            # Sorting is stable: of equals the earlier number stays.
-            ranked = sorted(alive, key=lambda k: -values[k])
+            # Sorting is stable: of equals the earlier number stays, but none whose parameters are not finite.
+            ranked = sorted(alive, key=lambda k: (diverged[k], -values[k]))
             losers = ranked[max(1, math.ceil(training.keep * len(alive))) :]
             leaving |= {k: Status.PRUNED for k in losers if k not in leaving}
         return leaving

@@ -30,7 +30,7 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tap
     (for LSTM the pair h, c; for fast dropout mean and variance), averaged over the first ``N_TANGENTS`` sequences.
 
     Returns:
-        One number per member, ``[K]``; -inf where the tangent vector dies out.
+        One number per member, ``[K]``; -inf where the tangent vector dies out, NaN where states are not finite.
 
     Source: Benettin et al. 1980, Meccanica 15:9, the largest exponent. Differs: finite T, no transient is left out.
     """
@@ -47,7 +47,7 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tap
     for t in range(length):
         tangent, norm = _normalised(network.cell.tangent(recurrent, tape, t, tangent, gain))
         growth += norm.double().log()
-    return growth.mean(1) / length
+    return torch.where(finite_states(tape), growth.mean(1) / length, torch.nan)
 
 
 @torch.no_grad()
@@ -65,7 +65,8 @@ def lyapunov_spectrum(network: Network, weights: Weights, keep: Keep | None, tap
         tape: of a noiseless pass forward.
 
     Returns:
-        ``[K, S]`` on the CPU, the largest first; -inf for directions that die out, NaN for a member that has diverged.
+        ``[K, S]`` on the CPU, the largest first; -inf for directions that die out, NaN for a member whose states are not
+        finite.
         The sum is the mean of ln |det J_t|.
 
     Source: Benettin et al. 1980, Meccanica 15:9; Shimada & Nagashima 1979, Prog. Theor. Phys. 61:1605. Differs: finite
@@ -89,7 +90,16 @@ def lyapunov_spectrum(network: Network, weights: Weights, keep: Keep | None, tap
             basis, scale = factors.Q.mT, factors.R.diagonal(dim1=-2, dim2=-1).abs()
             rounding = sum(sizes) * torch.finfo(scale.dtype).eps * scale.amax(-1, keepdim=True)
             growth += torch.where(scale <= rounding, 0, scale).log()
-    return growth.sort(dim=-1, descending=True).values / length
+    spectrum = growth.sort(dim=-1, descending=True).values / length
+    return torch.where(finite_states(tape)[:, None], spectrum, torch.nan)
+
+
+def finite_states(tape: Tape) -> Tensor:
+    """Whether the states of each member are finite at all steps, ``[K]``.
+
+    Where they are not, slopes say nothing: a rectifier's is 0 at NaN, as if errors and tangents had died out there.
+    """
+    return tape.states.isfinite().flatten(1).all(1)
 
 
 def spectrum_metrics(spectrum: Sequence[float]) -> dict[str, float]:

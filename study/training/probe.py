@@ -13,7 +13,7 @@ from models.cell import Flow, Tape, Weights
 from models.dropout import Keep
 from models.network import Network
 from study.training.bound import bound_columns
-from study.training.lyapunov import lyapunov_exponent
+from study.training.lyapunov import finite_states, lyapunov_exponent
 from tasks import Batch, Problem
 
 HORIZON_SHARE = 1e-3
@@ -49,7 +49,7 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, 
         batch: B shared sequences of the longest training length.
 
     Returns:
-        One probe per member.
+        One probe per member; what follows from states that are not finite is NaN.
 
     Source: Hochreiter 1991; Hochreiter et al. 2001, section 2. Differs: nothing.
     """
@@ -60,8 +60,10 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, 
         return task.loss_and_slope(batch, output)[1] * n_sequences
 
     tape, flow = network.flow(weights, batch.inputs, keep=keep, n_read=batch.n_read, slope=slope)
-    whole, parts = _curves(network, flow)
-    columns = {**_recurrent_columns(network, weights, tape), **_state_columns(network, tape)}
+    finite = finite_states(tape)
+    whole, parts = _curves(network, flow, finite)
+    columns = _recurrent_columns(network, weights, tape)
+    columns |= {name: torch.where(finite, one, torch.nan) for name, one in _state_columns(network, tape).items()}
     columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
     scalars = {name: column.tolist() for name, column in columns.items()}
     probes = []
@@ -94,8 +96,9 @@ def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
     """Decay rate, half-life and horizon of an error flow curve.
 
     ``decay_rate`` is the least-squares slope of ln g(k) over k, in nats per step, over the k at which g is positive and
-    finite (-inf where fewer than two are); ``half_life`` is ln 2 / -decay_rate in steps, infinite without decay;
-    ``horizon`` is the largest k with g(k) >= 1e-3 g(1), 0 where g(1) is not positive.
+    finite (where fewer than two are, -inf of a finite curve, NaN of another); ``half_life`` is ln 2 / -decay_rate in
+    steps, infinite without decay; ``horizon`` is the largest k with g(k) >= 1e-3 g(1), 0 where g(1) is 0, NaN where it
+    is not finite.
 
     Args:
         curve: g(1), g(2), ...
@@ -107,28 +110,29 @@ def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
     Source: docs/measures.md, "Error flow". Differs: nothing.
     """
     points = [(k, math.log(g)) for k, g in enumerate(curve, start=1) if 0 < g < math.inf]
-    rate = -math.inf
+    rate = -math.inf if all(map(math.isfinite, curve)) else math.nan
     if len(points) >= 2:
         mean_k = sum(k for k, _ in points) / len(points)
         mean_g = sum(g for _, g in points) / len(points)
         rate = sum((k - mean_k) * (g - mean_g) for k, g in points) / sum((k - mean_k) ** 2 for k, _ in points)
     half_life = math.inf if rate >= 0 else (0.0 if rate == -math.inf else math.log(2) / -rate)
     above = [k for k, g in enumerate(curve, start=1) if curve[0] > 0 and g >= HORIZON_SHARE * curve[0]]
-    return {f"{prefix}/decay_rate": rate, f"{prefix}/half_life": half_life, f"{prefix}/horizon": max(above, default=0)}
+    horizon = max(above, default=0) if all(map(math.isfinite, curve[:1])) else math.nan
+    return {f"{prefix}/decay_rate": rate, f"{prefix}/half_life": half_life, f"{prefix}/horizon": horizon}
 
 
-def _curves(network: Network, flow: Flow) -> tuple[list[Curve], dict[str, list[Curve]]]:
-    """g(k) from k = 1 on for every member: of all net inputs together, and of the parts by name."""
+def _curves(network: Network, flow: Flow, finite: Tensor) -> tuple[list[Curve], dict[str, list[Curve]]]:
+    """g(k) from k = 1 on for every member, NaN but for these: of all net inputs together, and of the parts by name."""
     blocks = error_flow(flow.net.view(*flow.net.shape[:-1], network.cell.n_gates, network.n_hidden))
     parts = {name: blocks[..., gate] for gate, name in enumerate(network.cell.gate_names)}
     for name, signals in (("carousel", flow.carousel), ("state", flow.state)):
         if signals is not None:
             parts[name] = error_flow(signals)
-    return _rows(blocks.norm(dim=-1)), {name: _rows(part) for name, part in parts.items()}
+    return _rows(blocks.norm(dim=-1), finite), {name: _rows(part, finite) for name, part in parts.items()}
 
 
-def _rows(curves: Tensor) -> list[Curve]:
-    return [tuple(curve) for curve in curves[:, 1:].tolist()]
+def _rows(curves: Tensor, finite: Tensor) -> list[Curve]:
+    return [tuple(curve) for curve in torch.where(finite[:, None], curves, torch.nan)[:, 1:].tolist()]
 
 
 def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[str, Tensor]:

@@ -43,8 +43,8 @@ would be slower, because it leaves the caches, and could be more than the machin
 class Interval:
     """Training statistics of one member over the updates of one call of ``train``.
 
-    ``loss`` is the mean training loss; ``metrics`` holds gradient norms, update ratios and Omega (NaN where nothing
-    is paid for it) of the last update, and the clipped and non-finite share of all.
+    ``loss`` is the mean training loss; ``metrics`` holds gradient norms, update ratios (NaN of what was zero) and Omega
+    (NaN where nothing is paid for it) of the last update, the clipped share of all and how many were not finite.
     """
 
     loss: float
@@ -234,8 +234,8 @@ class Stack:
         if before is not None:
             found |= self._norms(gradient, "gradient/norm") | {"omega": omega}
             moved, size = self._norms(self.flat - before, "update_ratio"), self._norms(before, "update_ratio")
-            # A parameter that is still zero has no ratio yet: x / 0 = inf, 0 / 0 = nan, both left out.
-            found |= {name: moved[name] / size[name] for name in moved}
+            # A parameter that was still zero has no ratio yet.
+            found |= {name: torch.where(size[name] > 0, moved[name] / size[name], torch.nan) for name in moved}
         return {name: one.double() for name, one in found.items()}
 
     def _loss_and_gradient(self, batch: Batch, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,6 +30,18 @@ def test_described_names_what_is_missing(
     assert available.described(device) == text
 
 
+@pytest.mark.parametrize(
+    ("installed", "text"), [(True, "kernels for a GPU"), (False, "a GPU, no kernels for it without triton")]
+)
+def test_described_names_a_gpu_and_whether_there_are_kernels_for_it(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, text: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(available, "find_spec", lambda name: name if installed else None)
+    assert available.described("auto") == text
+
+
 def test_a_gpu_without_triton_is_warned_of_once_and_uses_the_plain_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "models.kernels.gpu", None)
     fusion._gpu_kernels.cache_clear()

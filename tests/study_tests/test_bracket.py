@@ -148,6 +148,23 @@ def test_a_member_that_diverges_leaves_as_complete_with_what_it_measured_and_the
     assert [departed[number].outcome.n_updates for number in (11, 12)] == [40, 40]
 
 
+def test_a_member_that_diverges_takes_nobodys_place_at_a_rung(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket = Bracket(plan(4))
+
+    def hopeless(purpose: str, n_sequences: int, indices: list[int], ladder: object = None) -> list[tuple[object, ...]]:
+        return [(Rung(length=6, lag=4, n_failed=n_sequences, n_sequences=n_sequences),) for _ in indices]
+
+    monkeypatch.setattr(bracket.stack, "evaluate", hopeless)
+    # The earlier numbers, which among equals stay.
+    bracket.stack.flat[:2] = torch.nan
+    left = {one.number: one.outcome for one in bracket.advance().departures}
+    assert {number: (one.status, one.n_updates) for number, one in left.items()} == {
+        10: (Status.COMPLETE, 10),
+        11: (Status.COMPLETE, 10),
+    }
+    assert [member.number for member in bracket.stack.members] == [12, 13]
+
+
 def test_a_member_that_solves_the_ladder_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     bracket = Bracket(plan(2, ladder=(6,), evaluate_every=5, rungs=()))
 

@@ -108,6 +108,17 @@ def test_flow_metrics_of_growing_and_dead_flows() -> None:
     assert (dead["g/decay_rate"], dead["g/half_life"], dead["g/horizon"]) == (-math.inf, 0.0, 0)
 
 
+def test_flow_metrics_of_overflowing_flows() -> None:
+    exploding = flow_metrics([1.0, 2.0, 4.0, math.inf, math.nan], "g")
+    assert exploding["g/decay_rate"] == pytest.approx(math.log(2))
+    assert (exploding["g/half_life"], exploding["g/horizon"]) == (math.inf, 4)
+    for curve in ([1.0, math.inf], [1.0, math.nan], [math.nan] * 3, [math.inf] * 3):
+        found = flow_metrics(curve, "g")
+        assert math.isnan(found["g/decay_rate"])
+        assert math.isnan(found["g/half_life"])
+        assert math.isnan(found["g/horizon"]) == (not math.isfinite(curve[0]))
+
+
 def test_probe_reports_saturation_death_and_spectrum() -> None:
     net = network("elman_rectifier")
     weights = init(net)
@@ -122,14 +133,27 @@ def test_probe_reports_saturation_death_and_spectrum() -> None:
     assert dead["lyapunov/max"] == -math.inf
 
 
-def test_probe_of_a_diverged_member_leaves_the_other_alone() -> None:
-    net = network("elman_tanh")
-    weights = init(net)
-    sound = probe(net, {name: tensor[1:] for name, tensor in weights.items()}, None, TASK, batch())[0]
-    weights["recurrent"][0, 0, 0] = math.nan
-    broken = probe(net, weights, None, TASK, batch())
-    assert math.isnan(broken[0].metrics["recurrent/spectral_radius"])
-    assert broken[1].error_flow == pytest.approx(sound.error_flow, rel=1e-12)
+@pytest.mark.parametrize(("cell", "dropout"), KINDS)
+def test_probe_of_a_diverged_member_leaves_the_other_alone(cell: str, dropout: Dropout) -> None:
+    net = network(cell, dropout)
+    weights, keep = init(net), keep_of(net)
+    (_, sound) = probe(net, weights, keep, TASK, batch())
+    for part in weights.values():
+        part[0] = math.nan
+    broken = probe(net, weights, keep, TASK, batch())
+    assert broken[1] == sound
+    assert all(math.isnan(g) for curve in (broken[0].error_flow, *broken[0].part_flow.values()) for g in curve)
+    assert all(math.isnan(value) for value in broken[0].metrics.values())
+
+
+def test_probe_of_overflowing_states_does_not_tell_of_a_vanishing_error() -> None:
+    # Finite weights; the states overflow on the way, and a rectifier's slope at NaN is 0.
+    net = network("elman_rectifier")
+    (found, _) = probe(net, init(net, scale=1e100), None, TASK, batch())
+    unknown = {name for name, value in found.metrics.items() if math.isnan(value)}
+    assert {"gradient/decay_rate", "gradient/half_life", "gradient/horizon", "lyapunov/max"} <= unknown
+    assert {"state/saturation", "state/dead", "state/activity"} <= unknown
+    assert found.metrics["recurrent/spectral_radius"] > 1e99
 
 
 def test_probe_of_lstm_also_follows_the_carousel() -> None:

@@ -101,6 +101,16 @@ def test_train_reports_a_members_non_finite_gradients_and_spares_the_others() ->
     torch.testing.assert_close(stack.flat[1], alone.flat[0], rtol=1e-3, atol=1e-4)
 
 
+def test_train_knows_no_update_ratio_of_what_was_zero() -> None:
+    stack = Stack(plan("elman_tanh"))
+    assert not stack.weights["bias"].any()
+    first, second = (stack.train(1)[0].metrics for _ in range(2))
+    for name in ("bias", "readout_bias"):
+        assert math.isnan(first[f"update_ratio/{name}"])
+        assert 0 < second[f"update_ratio/{name}"] < math.inf
+    assert 0 < first["update_ratio/recurrent"] < math.inf
+
+
 def test_train_goes_on_with_less_recurrence_where_gradients_explode_and_there_is_a_fallback() -> None:
     whole = plan("elman_rectifier")
     wild = Hyperparameters(init="identity", init_scale=1e3, optimiser="sgd", learning_rate=1.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +22,7 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
     Multiplications and additions may be contracted, and sums be taken in another order if ``reassociate`` is set;
     beside that every operation is IEEE's, non-finite numbers included. The code is kept in the user's cache folder.
     Numba looks only at a function's own file to see whether its code is stale, so that the folder is named by the
-    content of all files here.
+    content of all ``sources``.
     """
     if function is None:
         return partial(compiled, reassociate=reassociate)
@@ -35,12 +37,14 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
     return dispatcher
 
 
-def _cache_folder() -> str:
+def sources() -> list[Path]:
+    """The files that machine code is made of: constants and functions of others than the kernels' become part of it."""
     here = Path(__file__).parent
-    # Constants of other files become part of the code.
-    sources = [*sorted(here.glob("*.py")), here.parent / "interface.py", here.parent / "fits.py"]
-    sources.append(here.parents[1] / "moment.py")
-    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    return [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py")), here.parents[1] / "moment.py"]
+
+
+def _cache_folder() -> str:
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:16]
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag" / version
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,9 @@ def _cache_folder() -> str:
             pass
     except (OSError, RuntimeError):
         # A machine without a writable home compiles in every process; that takes seconds, not results.
-        return tempfile.mkdtemp(prefix="longlag-kernels-")
+        temporary = tempfile.mkdtemp(prefix="longlag-kernels-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
     return str(folder)
 
 
