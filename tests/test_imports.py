@@ -230,7 +230,10 @@ PLANTED = {
         ("study/cli.py", "class Command:\n    import psutil"),
     ],
     "machine code is made of sources that name its folder": [
-        ("models/kernels/cpu/new.py", "from models.kernels.cpu.compiled import compiled\nfrom models.initial import SLOW"),
+        (
+            "models/kernels/cpu/new.py",
+            "from models.kernels.cpu.compiled import compiled\nfrom models.initial import SLOW",
+        ),
     ],
     "no file is longer than a reader can hold": [("study/long.py", "\n" * MAX_LINES + "pass")],
 }
@@ -239,7 +242,10 @@ PLANTED = {
 KEPT = [
     ("tasks/copy.py", "import math\nimport torch\nfrom tasks.task import Task\nfrom .task import Batch"),
     ("models/kernels/cpu.py", "from models.cell import Cell\nfrom ..cell import State"),
-    ("models/kernels/cpu/new.py", "from models.kernels.cpu.compiled import compiled\nfrom ..coefficients import MATRIX"),
+    (
+        "models/kernels/cpu/new.py",
+        "from models.kernels.cpu.compiled import compiled\nfrom ..coefficients import MATRIX",
+    ),
     ("study/training/stack.py", "from study.plan import StackPlan\nfrom models import CELLS\nimport torch.nn"),
     ("study/search/space.py", "import optuna\nfrom study.search.storage import persist"),
     ("study/session.py", "from study.search import storage\nfrom study.tracking import sink"),

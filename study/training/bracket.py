@@ -44,9 +44,9 @@ class Bracket:
     """A stack under successive halving; every decision is local to it and a pure function of its plan.
 
     At each rung the share ``keep`` of the members goes on, ranked by the objective on ``n_interim`` fresh sequences. A
-    member whose parameters are not finite, which ranks last, or that solves the whole ladder leaves at once. Whoever leaves is measured
-    on ``n_final`` fresh sequences, which decide its objective. Who leaves as the best of the stack so
-    far, and so also the best of the model, is measured at one length on as many more, which decide nothing.
+    member whose parameters are not finite, which ranks last, or that solves the whole ladder leaves at once. Whoever
+    leaves is measured on ``n_final`` fresh sequences, which decide its objective. Who leaves as the best of the stack
+    so far, and so also the best of the model, is measured at one length on as many more, which decide nothing.
 
     Source: Jamieson & Talwalkar 2016 (successive halving). Differs: one bracket, members may leave early.
     """

@@ -65,8 +65,7 @@ def lyapunov_spectrum(network: Network, weights: Weights, keep: Keep | None, tap
         tape: of a noiseless pass forward.
 
     Returns:
-        ``[K, S]`` on the CPU, the largest first; -inf for directions that die out, NaN for a member whose states are not
-        finite.
+        ``[K, S]`` on the CPU, the largest first; -inf for directions that die out, NaN where states are not finite.
         The sum is the mean of ln |det J_t|.
 
     Source: Benettin et al. 1980, Meccanica 15:9; Shimada & Nagashima 1979, Prog. Theor. Phys. 61:1605. Differs: finite
