@@ -1,5 +1,8 @@
 FROM python:3.11-slim
 
+# Triton compiles its launcher in C on the machine that trains.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 # PyPI's torch brings gigabytes of CUDA libraries; in return one image serves workers with and without a GPU.
 # The dependencies have a layer of their own, made from the metadata alone: an edit of the sources keeps it.
 WORKDIR /opt/longlag

@@ -137,7 +137,12 @@ def main(cell: str, n_trials: int, n_updates: int, evaluate_every: int, n_worker
             tune.with_resources(Training, {"cpu": 1}),
             param_space=space,
             tune_config=tune.TuneConfig(
-                metric="error", mode="min", search_alg=OptunaSearch(), num_samples=n_trials, **options
+                metric="error",
+                mode="min",
+                search_alg=OptunaSearch(),
+                num_samples=n_trials,
+                max_concurrent_trials=n_workers,
+                **options,
             ),
             run_config=tune.RunConfig(
                 storage_path=f"{folder}/tune",

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -28,16 +28,25 @@ PLAIN_S = 10.0
 
 @contextmanager
 def watching(console: Console, watched: Watched) -> Iterator[None]:
-    """A live table while a study runs, or a line every ten seconds."""
+    """A live table while a study runs, or a line every ten seconds; it goes on where nobody can be shown any more."""
     if console.is_terminal:
-        with Live(get_renderable=lambda: live_table(watched), console=console, refresh_per_second=2):
+        live, started = Live(get_renderable=lambda: live_table(watched), console=console, refresh_per_second=2), False
+        with _readers_gone():
+            live.start()
+            started = True
+        try:
             yield
+        finally:
+            with _readers_gone():
+                if started:
+                    live.stop()
         return
     over = threading.Event()
 
     def tell() -> None:
-        while not over.wait(PLAIN_S):
-            console.print(progress_line(watched), soft_wrap=True)
+        with _readers_gone():
+            while not over.wait(PLAIN_S):
+                console.print(progress_line(watched), soft_wrap=True)
 
     thread = threading.Thread(target=tell, name="longlag-progress", daemon=True)
     thread.start()
@@ -46,7 +55,13 @@ def watching(console: Console, watched: Watched) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        console.print(progress_line(watched), soft_wrap=True)
+        with _readers_gone():
+            console.print(progress_line(watched), soft_wrap=True)
+
+
+def _readers_gone() -> suppress:
+    """A closed pipe, which Rich makes an exit of, or a lost terminal ends what is shown, and no study."""
+    return suppress(OSError, SystemExit)
 
 
 def live_table(watched: Watched) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,11 @@ def spool_of(settings: Settings, study: str) -> Path:
     return settings.home / "spool" / study
 
 
+def weights_of(settings: Settings, study: str) -> Path:
+    """Where workers put the weights of trials that have ended; MLflow gets them from there."""
+    return spool_of(settings, study) / "weights"
+
+
 @contextmanager
 def owned(
     settings: Settings, catalogue: Catalogue, spec: Spec, plan: StudyPlan, *, shipping: Shipping, stop: threading.Event
@@ -91,8 +97,11 @@ def owned(
                     seconds = {**conductor.seconds, "wall": time.monotonic() - watched.started_s}
                     sink.close_study(status=str(ending), outcomes=conductor.outcomes(), seconds=seconds)
             finally:
-                sink.close(FLUSH_S)
+                n_left = sink.close(FLUSH_S)
                 catalogue.attach_runs(sink.run_ids())
+                if n_left == 0 and sink.last_error() is None and catalogue.holds(spec.name, owner):
+                    # What is still there no trial has: its worker, or whoever ran the study before, was killed.
+                    shutil.rmtree(weights_of(settings, spec.name), ignore_errors=True)
         # Only now: a study that is done is not taken up again, whatever its end has failed to write.
         state = ending
     except KeyboardInterrupt:

@@ -139,8 +139,8 @@ class TrainingSpec(Section):
     batches: Literal["shared", "own"] = "shared"
     report_every: PositiveInt = 500
     evaluate_every: PositiveInt = 1000
-    n_interim: Annotated[int, Field(ge=100, strict=True)] = 1000
-    n_final: Annotated[int, Field(ge=1000, strict=True)] = 10_000
+    n_interim: Annotated[Count, Field(ge=100)] = 1000
+    n_final: Annotated[Count, Field(ge=1000)] = 10_000
 
 
 class HalvingSpec(Section):

@@ -15,7 +15,7 @@ from study.plan import StudyPlan
 from study.query import best, best_by_model, find_trial, only_failures, outlined
 from study.record import TrialRecord
 from study.report import Json, failure_text, row
-from study.running import FLUSH_S, Watched, owned, spool_of, tracking_uri
+from study.running import FLUSH_S, Watched, owned, spool_of, tracking_uri, weights_of
 from study.search.catalogue import Catalogue, Header, StudyState
 from study.search.storage import open_storage
 from study.settings import Settings, prepare_home
@@ -104,7 +104,8 @@ class Session:
                 owned(self.settings, catalogue, spec, plan, shipping=shipping, stop=stop) as (conductor, watched),
                 watch(watched),
             ):
-                run(conductor, cluster, name=spec.name, home=self.settings.home, stop=stop)
+                home, weights = self.settings.home, weights_of(self.settings, spec.name)
+                run(conductor, cluster, name=spec.name, weights=weights, cache=home / "tune", stop=stop)
                 return StudyState.DONE if conductor.done else StudyState.STOPPED
 
     def replicated(self, name: str, n_replicates: int, label: str | None = None) -> Spec:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from study.errors import UserError
 
@@ -23,9 +24,20 @@ class Settings:
     @property
     def missing_file(self) -> Path | None:
         """The SQLite file of the storage if it does not exist yet; reading must not create it."""
-        prefix = "sqlite:///"
-        path = Path(self.storage_uri.removeprefix(prefix))
-        return path if self.storage_uri.startswith(prefix) and not path.exists() else None
+        file = sqlite_file(self.storage_uri)
+        return None if file is None or file.exists() else file
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of an SQLite file; what SQLAlchemy would read as something else is escaped."""
+    return f"sqlite:///{quote(str(file.absolute()))}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a ``sqlite:///`` address; None for any other address."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def read_settings(home: Path | None) -> Settings:
@@ -35,7 +47,7 @@ def read_settings(home: Path | None) -> Settings:
         raise UserError(f"the data directory must be a directory, but {chosen} is not")
     return Settings(
         home=chosen,
-        storage_uri=os.environ.get(STORAGE) or f"sqlite:///{chosen / 'search.db'}",
+        storage_uri=os.environ.get(STORAGE) or sqlite_uri(chosen / "search.db"),
         tracking_uri=os.environ.get(TRACKING) or None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -49,7 +50,10 @@ MAX_CHAIN_WEIGHTS = 10_000_000
 """Recurrent weights of a network that has its own at every step; more, and a stack no longer fits a worker's memory."""
 
 MAX_NAME = 64
-"""Characters of a study's name."""
+"""Characters of the name of a study or a model."""
+
+NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}"
+"""What such a name looks like: it becomes a part of file names."""
 
 Space = dict[str, DomainSpec]
 
@@ -66,7 +70,7 @@ class ModelSpec(Section):
 class Spec(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
+    name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
@@ -104,8 +108,8 @@ class Spec(Section):
         )
         for name, model in self.models.items():
             must(
-                not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"),
-                "a model's name must consist of letters, digits, '_', '.' and '-'",
+                re.fullmatch(NAME, name) is not None,
+                f"a model's name must be at most {MAX_NAME} letters, digits, '_', '.' and '-', the first no sign",
                 f"got {name!r}",
             )
             if model.cell not in CELLS:

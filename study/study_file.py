@@ -20,6 +20,9 @@ from study.spec import ModelSpec, Spec
 
 TOP = "the top level"
 
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: the second for dates that do not exist, the last for thousands of brackets."""
+
 SECTIONS: dict[str, type[BaseModel]] = {"training": TrainingSpec, "halving": HalvingSpec, "search": SearchSpec}
 """What stands at the top level under one key, and has keys of its own that are all known."""
 
@@ -57,7 +60,7 @@ def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = No
     extend_registries()
     try:
         raw = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{source} must be a mapping of keys to values, but it is not")
@@ -130,7 +133,7 @@ def _put(raw: dict[str, Any], setting: str) -> None:
         raise UserError(f"--set must be key=value, but got {setting!r}")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except _UNREADABLE:
         raise UserError(f"--set {key} must be a YAML value, but got {text!r}") from None
     *parents, last = key.split(".")
     for parent in parents:

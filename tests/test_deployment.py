@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from study.cli import app
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -91,6 +94,17 @@ def test_compose_lets_the_command_line_put_its_stacks_down() -> None:
     assert launch["stop_grace_period"] == "90s"
     # The shell must give its place to longlag, or the signal ends with the shell.
     assert 'exec longlag "$$@"' in launch["entrypoint"][2]
+
+
+def test_compose_trains_on_the_cluster_whatever_command_trains() -> None:
+    (branch,) = re.findall(r'case "\$\$1" in (.*)\)', SERVICES["launch"]["entrypoint"][2])
+    commands = {one.callback.__name__: signature(one.callback) for one in app.registered_commands if one.callback}
+    assert set(branch.split(" | ")) == {name for name, made in commands.items() if "address" in made.parameters}
+
+
+def test_image_has_the_compiler_that_triton_calls() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("RUN apt-get") and {"gcc", "libc6-dev"} <= set(line.split()) for line in lines)
 
 
 def test_mlflow_answers_the_name_that_the_command_line_uses() -> None:

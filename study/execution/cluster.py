@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import ray
 
-from study.errors import UserError
+from study.errors import LonglagError, UserError
 from study.plan import Device
 
 CONNECT_S = 5.0
@@ -21,6 +21,11 @@ CONNECT_S = 5.0
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Reports are small; Ray's default of 30 % of the memory would be taken from the trials."""
+
+_LONGEST_TEMPORARY = 22
+"""Bytes of the name of a folder for temporary files in which Ray's sockets can lie: of their paths' 107 at most, our
+folder there, that of Ray's session and the longest socket take 85.
+"""
 
 _TOKEN = secrets.token_hex(32)
 """Secret of the clusters that this process starts; one for all, because Ray keeps the first it has read."""
@@ -46,7 +51,8 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
         device: "cpu", "cuda", or "auto" for GPUs where there are any.
 
     Raises:
-        UserError: nothing answers at the address, or the cluster lacks what was asked for.
+        UserError: the address makes no sense, or the cluster refuses this process or lacks what was asked for.
+        LonglagError: nothing answers at the address, or Ray does not start here.
     """
     # Tune's own loggers would write three files for every stack; our records are elsewhere.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -70,18 +76,24 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
 def _embedded(n_workers: int | None) -> Iterator[None]:
     # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
     os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
-    with tempfile.TemporaryDirectory(prefix="longlag-ray-", ignore_cleanup_errors=True) as folder:
-        # Without an address Ray would join the cluster that RAY_ADDRESS names.
-        ray.init(
-            address="local",
-            num_cpus=n_workers or len(os.sched_getaffinity(0)),
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-            logging_level="error",
-        )
+    # Sockets of a longer path there are not.
+    place = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY else None
+    with tempfile.TemporaryDirectory(prefix="longlag-ray-", dir=place, ignore_cleanup_errors=True) as folder:
+        try:
+            # Without an address Ray would join the cluster that RAY_ADDRESS names.
+            ray.init(
+                address="local",
+                num_cpus=n_workers or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+                logging_level="error",
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            ray.shutdown()
+            raise LonglagError(f"Ray does not start on this machine: {str(error).splitlines()[0]}") from None
         try:
             yield
         finally:
@@ -97,7 +109,7 @@ def _remote(address: str) -> Iterator[None]:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     except OSError as error:
-        raise UserError(f"there is no Ray cluster at {address}: {error.strerror or error}") from None
+        raise LonglagError(f"there is no Ray cluster at {address}: {error.strerror or error}") from None
     except (RuntimeError, ray.exceptions.RayError, ValueError) as error:
         raise UserError(f"the Ray cluster at {address} refuses this process: {str(error).splitlines()[0]}") from None
     try:

@@ -24,24 +24,29 @@ from study.execution.trainable import STACK, StackTrainable
 _MLFLOW_LOGGER = "ray.air.integrations.mlflow"
 
 
-def run(conductor: Conductor, cluster: Cluster, *, name: str, home: Path, stop: threading.Event) -> None:
+def run(
+    conductor: Conductor, cluster: Cluster, *, name: str, weights: Path, cache: Path, stop: threading.Event
+) -> None:
     """Train all stacks that the conductor hands out, on a cluster that this process is connected to.
 
     Args:
         conductor: the study.
         cluster: what to train on.
-        name: of the study; names the cache folder.
-        home: data directory; on a cluster of several machines a path that all of them share.
+        name: of the study; names its folder in the cache.
+        weights: where workers leave those of members; on a cluster of several machines a path that all of them share.
+        cache: where Tune keeps what nobody reads back; shared as well.
         stop: set from outside to put all stacks down.
 
     Raises:
         Exception: what the search or the tracking of the study raised; the stacks are put down by then.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    spool, cache = home / "spool" / name / "weights", home / "tune"
-    spool.mkdir(parents=True, exist_ok=True)
+    weights.mkdir(parents=True, exist_ok=True)
+    for left_behind in cache.glob(f"{name}-{8 * '[0-9a-f]'}"):
+        # By a process that was killed.
+        shutil.rmtree(left_behind, ignore_errors=True)
     folder = f"{name}-{uuid.uuid4().hex[:8]}"
-    searcher = StackSearcher(conductor, str(spool), stop)
+    searcher = StackSearcher(conductor, str(weights), stop)
     tuner = Tuner(
         tune.with_resources(StackTrainable, {"cpu": cluster.n_cpus, "gpu": cluster.n_gpus}),
         tune_config=TuneConfig(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback, Stopper
@@ -12,7 +14,8 @@ from ray.tune.result import DONE
 from ray.tune.search import Searcher
 
 from study.conductor import Conductor, stack_key
-from study.execution.trainable import REPORT, SPOOL, STACK
+from study.errors import LonglagError
+from study.execution.trainable import REPORT, SPOOL, STACK, TROUBLE
 from study.plan import StackPlan
 
 MAX_RESTARTS = 3
@@ -87,7 +90,7 @@ class StackSearcher(Searcher):
         if not error:
             self._forget(trial_id)
 
-    def lose(self, trial_id: str, n_deaths: int) -> None:
+    def lose(self, trial_id: str, n_deaths: int, error: str) -> None:
         """Tune has given a stack up: it is handed out again, or has failed if its worker died too often.
 
         Tune takes a single death for two, and the second for the last, where two tasks of the worker were under way.
@@ -95,6 +98,7 @@ class StackSearcher(Searcher):
         Args:
             trial_id: which one.
             n_deaths: how often its worker died, as Tune counts.
+            error: of its last death, in a line.
         """
         stack = self._forget(trial_id)
         if stack is None or self._stop.is_set():
@@ -102,11 +106,11 @@ class StackSearcher(Searcher):
         self._n_given_up[stack_key(stack)] += 1
         try:
             if n_deaths > MAX_RESTARTS or self._n_given_up[stack_key(stack)] > MAX_RESTARTS:
-                self._conductor.fail(stack, "its worker died more often than a stack is restarted")
+                self._conductor.fail(stack, f"its worker died more often than a stack is restarted, last of: {error}")
             else:
                 self._conductor.put_back(stack)
-        except Exception as error:  # noqa: BLE001
-            self._give_up(error)
+        except Exception as raised:  # noqa: BLE001
+            self._give_up(raised)
 
     def prepare(self) -> None:
         """Have the next stacks asked for, if none is left."""
@@ -128,7 +132,9 @@ class StackSearcher(Searcher):
         return {}
 
     def _guarded(self, trial_id: str, result: dict[str, Any]) -> None:
-        report = result.get(REPORT)
+        report, trouble = result.get(REPORT), result.get(TROUBLE)
+        if trouble is not None:
+            self._give_up(self.error or LonglagError(trouble))
         if report is None or self.error is not None:
             return
         try:
@@ -168,7 +174,7 @@ class Events(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """How often its worker died decides what becomes of it."""
-        self._searcher.lose(trial.trial_id, trial.num_failures)
+        self._searcher.lose(trial.trial_id, trial.num_failures, _last_error(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         """The last report has been passed on; Tune keeps its trials to the end, of this one only a shell."""
@@ -203,3 +209,12 @@ class Stops(Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the searcher."""
         return {}
+
+
+def _last_error(trial: Trial) -> str:
+    """The last line of what Tune has written down of a trial's errors; the disk may have been too full for it."""
+    file = trial.error_file
+    with suppress(OSError):
+        lines = [] if file is None else Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "an unknown error")
+    return "an unknown error"

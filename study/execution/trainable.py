@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import traceback
 import uuid
@@ -11,7 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from study.conductor import Departed, StackReport
 from study.extension import extend_registries
@@ -20,7 +21,7 @@ from study.plan import StackPlan
 from study.training.bracket import Bracket, Departure
 from study.training.process import prepare_process
 
-STACK, SPOOL, REPORT = "stack", "spool", "report"
+STACK, SPOOL, REPORT, TROUBLE = "stack", "spool", "report", "trouble"
 """Keys of a Tune trial's configuration and of its results."""
 
 CHECKPOINT_S = 20.0
@@ -52,7 +53,10 @@ class StackTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next report. An exception becomes the outcome of every member that has not left yet."""
+        """Train to the next report. An exception becomes the outcome of every member that has not left yet.
+
+        Not so one of the machine, a full disk for example: it says nothing of the members, and is passed on as trouble.
+        """
         if self._plan is None:
             time.sleep(self._wait_s)
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
@@ -69,6 +73,8 @@ class StackTrainable(tune.Trainable):
                 metrics=progress.metrics,
                 departed=[self._drop(self._plan.model, departure) for departure in progress.departures],
             )
+        except OSError as error:
+            return {REPORT: None, TROUBLE: f"a worker on {socket.gethostname()} cannot go on: {error}", DONE: True}
         except Exception:  # noqa: BLE001
             outcome = failed_outcome(traceback.format_exc())
             departed = [Departed(number=m.number, outcome=outcome, weights=None) for m in self._plan.members]
@@ -94,8 +100,9 @@ class StackTrainable(tune.Trainable):
         """Leave a member's weights where the driver finds them, under a name that no second attempt reuses."""
         path = self._spool / f"{model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
         half_written = path.with_suffix(".part")
-        save_file(departure.weights, half_written)
-        with half_written.open("rb") as file:
+        with half_written.open("wb") as file:
+            file.write(save(departure.weights))
+            file.flush()
             os.fsync(file.fileno())
         half_written.rename(path)
         return Departed(number=departure.number, outcome=departure.outcome, weights=path)

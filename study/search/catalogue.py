@@ -28,7 +28,9 @@ SPEC, DEVICE, DATA, STATE, OWNER, STOP = (
 )
 
 LEASE_S = 60.0
-"""A run on another machine that has shown no sign of life for this long is dead."""
+"""A run on another machine that has shown no sign of life for this long is dead; their clocks must agree to less."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 SETTLE_S = 0.3
 """How long after taking a lease its owner looks whether another process took it at the same moment."""
@@ -46,18 +48,22 @@ class StudyState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process that runs a study: ``beat_s`` is when it last showed life, in seconds since 1970."""
+    """The process that runs a study: ``beat_s`` is when it last showed life, in seconds since 1970.
+
+    ``machine`` tells where its ``pid`` means something; studies of earlier versions have not kept it.
+    """
 
     token: str
     host: str
     pid: int
     started: str
     beat_s: float
+    machine: str = ""
 
     @property
     def alive(self) -> bool:
         """Whether the process is there, or on another machine was there a minute ago."""
-        if self.host == socket.gethostname():
+        if self.machine == _machine():
             return _process_start(self.pid) == self.started
         return time.time() - self.beat_s < LEASE_S
 
@@ -75,7 +81,6 @@ class Header:
     data: str
     state: StudyState
     owner: Owner | None
-    stop_requested: bool
 
 
 class Catalogue:
@@ -108,7 +113,6 @@ class Catalogue:
             data=attributes.get(DATA, ""),
             state=state,
             owner=owner if owner is not None and owner.alive else None,
-            stop_requested=bool(attributes.get(STOP)),
         )
 
     def get(self, name: str) -> Header:
@@ -143,6 +147,7 @@ class Catalogue:
             pid=os.getpid(),
             started=_process_start(os.getpid()),
             beat_s=time.time(),
+            machine=_machine(),
         )
         self._set(name, OWNER, json.dumps(asdict(owner)))
         time.sleep(SETTLE_S)
@@ -212,6 +217,14 @@ class Catalogue:
 
     def _set(self, name: str, key: str, value: str | dict[str, str]) -> None:
         persist(lambda: self._storage.set_study_user_attr(self._id(name), key, value))
+
+
+def _machine() -> str:
+    """Where a pid means the same process as here: this machine until it is started again, in this container."""
+    try:
+        return f"{_BOOT.read_text(encoding='utf-8').strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _process_start(pid: int) -> str:

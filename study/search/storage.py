@@ -39,7 +39,8 @@ def open_storage(url: str) -> RDBStorage:
     Optuna would put a cache around it, which keeps every trial in memory that this process asks.
 
     Raises:
-        UserError: the URL makes no sense, or nothing answers there.
+        UserError: the URL makes no sense, or names a file that cannot be opened.
+        LonglagError: no server answers there.
     """
     try:
         parsed = make_url(url)
@@ -56,13 +57,15 @@ def open_storage(url: str) -> RDBStorage:
                     raise
             time.sleep(pause_s)
         return RDBStorage(url, engine_kwargs=options)
-    except (ArgumentError, NoSuchModuleError, ImportError):
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         raise UserError(
             "the storage must be a URL like sqlite:///study.db or postgresql+psycopg://user@host/name, "
             f"but got {url.rpartition('@')[2]!r}"
         ) from None
     except (OSError, SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise UserError(f"the storage {shown} does not answer: {_reason(error)}") from None
+        # A file was asked for that cannot be one; a server may come back.
+        kind = UserError if parsed.get_backend_name() == "sqlite" else LonglagError
+        raise kind(f"the storage {shown} does not answer: {_reason(error)}") from None
 
 
 def persist(call: Callable[[], T], *, patience_s: float = PATIENCE_S, pause_s: float = 1.0) -> T:

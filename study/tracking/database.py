@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from study.settings import sqlite_uri
+
+ARTIFACTS = "artifacts"
+"""Name of the folder beside the file in which each study has one for its artifacts."""
 
 
 @lru_cache(maxsize=1)
@@ -15,7 +23,7 @@ def empty_database() -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="longlag-mlflow-") as folder:
         file = Path(folder) / "mlflow.db"
-        MlflowClient(f"sqlite:///{file}")
+        MlflowClient(sqlite_uri(file))
         return file.read_bytes()
 
 
@@ -38,3 +46,25 @@ def put_database(file: Path) -> None:
             # exFAT and many a network's file system have no hard links.
             if not file.exists():
                 made.rename(file)
+
+
+def follow_move(file: Path) -> None:
+    """Have the database name the artifacts beside it where those that it names are gone.
+
+    MLflow keeps whole addresses, which a data directory that is moved, or seen from a container, no longer has.
+    """
+    beside = file.parent / ARTIFACTS
+    with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return
+        for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
+            named = Path(unquote(urlsplit(location).path))
+            ours = location.startswith("file:") and named.parent.name == ARTIFACTS
+            if not ours or named.exists() or not (beside / named.name).is_dir():
+                continue
+            moved = (beside / named.name).as_uri()
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (moved, len(location) + 1, len(location), location),
+                )

@@ -12,7 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from study.errors import LonglagError
 from study.outcome import Status, TrialKey
+from study.settings import sqlite_file
 from study.tracking import server
+from study.tracking.database import ARTIFACTS
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
 if TYPE_CHECKING:
@@ -118,8 +120,8 @@ class Place:
 
     def _artifact_location(self) -> str | None:
         """Beside an SQLite database, whose client would else put artifacts where the process happens to run."""
-        file = server.database_file(self._uri)
-        return None if file is None else (file.parent / "artifacts" / self._study).as_uri()
+        file = sqlite_file(self._uri)
+        return None if file is None else (file.parent / ARTIFACTS / self._study).as_uri()
 
 
 def _run_place(run: Run) -> RunPlace:

@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from study.errors import LonglagError, UserError
 from study.outcome import TrialKey
-from study.tracking.database import empty_database, put_database
+from study.settings import sqlite_file, sqlite_uri
+from study.tracking.database import empty_database, follow_move, put_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,19 +49,16 @@ _ENVIRONMENT = {
 
 def embedded_uri(home: Path) -> str:
     """Address of the MLflow database in a data directory; its artifacts lie in ``artifacts`` beside it."""
-    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
-
-
-def database_file(uri: str) -> Path | None:
-    """The file of a ``sqlite:///`` address; None for any other address."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+    return sqlite_uri(home / "mlflow.db")
 
 
 def masked(text: str, uri: str) -> str:
     """The text without the password that the address may hold."""
-    password = urlsplit(uri).password
+    try:
+        password = urlsplit(uri).password
+    except ValueError:
+        # Nobody can tell which part of it is the password.
+        return text.replace(uri, "***")
     for secret in {password, unquote(password)} if password else ():
         text = text.replace(secret, "***")
     return text
@@ -89,9 +87,12 @@ def connect(uri: str) -> MlflowClient:
     _prepare_import()
     from mlflow import MlflowClient
 
-    if (file := database_file(uri)) is not None and not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        put_database(file)
+    if (file := sqlite_file(uri)) is not None:
+        if file.exists():
+            follow_move(file)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            put_database(file)
     return MlflowClient(uri)
 
 
@@ -108,7 +109,7 @@ def preload(uri: str) -> None:
     _prepare_import()
     for module in ("mlflow", "study.tracking.trial_figure"):
         import_module(module)
-    if (file := database_file(uri)) is not None:
+    if (file := sqlite_file(uri)) is not None:
         import_module("mlflow.store.tracking.sqlalchemy_store")
         if not file.exists():
             empty_database()
@@ -141,15 +142,20 @@ def check_tracking(uri: str) -> None:
     only be one, or be missing from a folder that can be made: it is created when the first trial is recorded.
 
     Raises:
-        UserError: it cannot.
+        UserError: the address makes no sense, or the file is none that can be written.
+        LonglagError: no server answers there.
     """
     _prepare_environment()
-    if (file := database_file(uri)) is not None:
+    if (file := sqlite_file(uri)) is not None:
         _check_file(file)
         return
     if uri.partition("://")[0].partition("+")[0] not in SCHEMES:
         known = ", ".join(SCHEMES)
         raise UserError(f"a tracking address must be a URL that begins with {known}, but got {masked(uri, uri)!r}")
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"a tracking address must be a URL, but the one given is none: {error}") from None
     import mlflow  # noqa: F401  (so that its two seconds are not counted)
 
     failures: list[str] = ["no answer"]
@@ -165,7 +171,7 @@ def check_tracking(uri: str) -> None:
     thread.start()
     thread.join(CHECK_S)
     if failures:
-        raise UserError(
+        raise LonglagError(
             f"the tracking server must answer within {CHECK_S:.0f} s, but {masked(uri, uri)} does not: {failures[0]}"
         )
 

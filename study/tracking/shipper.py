@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -156,7 +157,11 @@ class Shipper:
     def _entry(self, line: Line) -> Entry:
         """What the line says; a line that is held is looked at more than once."""
         if line.end not in self._read:
-            self._read[line.end] = decode(line.text)
+            entry = decode(line.text)
+            if isinstance(entry, TrialClosed) and entry.weights is not None:
+                # They are named as seen from the spool.
+                entry = replace(entry, weights=str(self._spool / entry.weights))
+            self._read[line.end] = entry
         return self._read[line.end]
 
     def _ripe(self, lines: Sequence[Line]) -> list[Line]:

@@ -106,7 +106,7 @@ class MlflowSink:
             outcome: its metrics go to the run as far as they are final: the last reported values are there already.
             weights: file that is uploaded as ``weights.safetensors``, then deleted.
         """
-        path = None if weights is None else str(weights.absolute())
+        path = None if weights is None else str(self._from_spool(weights))
         self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path))
 
     def interrupt_trial(self, key: TrialKey) -> None:
@@ -149,6 +149,11 @@ class MlflowSink:
         self._shipping.close(timeout_s)
         self._journal.close()
         return n_pending(self._spool)
+
+    def _from_spool(self, file: Path) -> Path:
+        """The way from the spool, which may be moved with all that is in it, to a file in it; of another its path."""
+        spool, file = self._spool.absolute(), file.absolute()
+        return file.relative_to(spool) if file.is_relative_to(spool) else file
 
     def _append(self, entry: Entry) -> None:
         # What a power failure may take until another entry comes or it is shipped: metrics, which come by the thousand,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from study.errors import UserError
+from study.tracking.database import ARTIFACTS
 from study.tracking.server import connect
 
 
@@ -38,7 +39,7 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     # The server, killed while it makes a database, would leave one that is no use.
     connect(uri)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
-    command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / "artifacts").as_uri()]
+    command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / ARTIFACTS).as_uri()]
     # The warnings are about how MLflow uses its own dependencies.
     quiet = {
         "MLFLOW_DISABLE_TELEMETRY": "true",

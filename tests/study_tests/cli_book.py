@@ -32,9 +32,9 @@ def caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     return call
 
 
-def assert_refused(result: tuple[int, str, str], *sayings: str) -> None:
-    code, printed, sentence = result
-    assert code == 2, result
+def assert_refused(result: tuple[int, str, str], *sayings: str, code: int = 2) -> None:
+    ended_with, printed, sentence = result
+    assert ended_with == code, result
     assert sentence.startswith("longlag: "), sentence
     assert sentence.count("\n") == 1, sentence
     assert "Traceback" not in sentence + printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from study import lease
 from study.errors import LonglagError, UserError
 from study.lease import beating
 from study.search import catalogue as module
-from study.search.catalogue import OWNER, Catalogue, Owner, StudyState
+from study.search.catalogue import LEASE_S, OWNER, Catalogue, Owner, StudyState
 from study.search.storage import open_storage
 
 
@@ -33,6 +34,23 @@ def test_acquire_refuses_a_study_that_a_living_process_runs(catalogue: Catalogue
     catalogue.acquire("demo")
     with pytest.raises(UserError, match="run by one process at a time, but 'demo' is run by process"):
         catalogue.acquire("demo")
+
+
+def test_a_process_elsewhere_lives_as_long_as_it_shows_signs_of_life(catalogue: Catalogue) -> None:
+    here = catalogue.acquire("demo")
+    assert here.alive
+    assert not replace(here, started="before").alive
+    # Of the same name, but what the pid means there nobody here can tell: a container, or a virtual machine's twin.
+    elsewhere = replace(here, machine="another", started="before")
+    assert elsewhere.alive
+    assert not replace(elsewhere, beat_s=time.time() - LEASE_S - 1).alive
+
+
+def test_the_owner_that_an_earlier_version_wrote_is_understood(catalogue: Catalogue) -> None:
+    written = asdict(catalogue.acquire("demo"))
+    del written["machine"]
+    catalogue._set("demo", OWNER, json.dumps(written))
+    assert catalogue.get("demo").state is StudyState.RUNNING
 
 
 def test_acquire_gives_way_to_who_wrote_later(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:

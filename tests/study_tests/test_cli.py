@@ -68,7 +68,11 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "words for a number": (["training.n_updates=many"], ["training.n_updates", "valid integer", "'many'"]),
     "rungs beyond the budget": (["halving.rungs=[9000]"], ["halving.rungs", "below n_updates = 4000"]),
     "no models": (["models={}"], ["models", "at least 1"]),
-    "bad model name": (["models.a/b={cell: gru}"], ["a model's name must consist of", "'a/b'"]),
+    "bad model name": (["models.a/b={cell: gru}"], ["a model's name must be at most 64 letters", "'a/b'"]),
+    "no model name": (["models={'': {cell: gru}}"], ["a model's name must be at most 64 letters", "''"]),
+    "a folder's name": (["models={..: {cell: gru}}"], ["a model's name must be at most 64 letters", "'..'"]),
+    "long model name": (["models." + 65 * "a" + "={cell: gru}"], ["a model's name must be at most 64 letters"]),
+    "a day that is none": (["description=2001-13-45"], ["--set description must be a YAML value", "'2001-13-45'"]),
     "fast dropout of an LSTM": (["models.lstm.space.dropout=fast"], ["fast dropout needs one of the cells"]),
     "grid over an interval": (["search.sampler=grid"], ["sampler grid needs choices"]),
     "no value": (["ladder"], ["--set must be key=value", "'ladder'"]),
@@ -105,6 +109,8 @@ def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, t
         ("name: x\nladder: [10]\nmodels: {a: {cell: gru}}", "the key task must be given"),
         ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
         ("", "must be a mapping"),
+        ("description: 2001-13-45", "is not valid YAML: month must be in 1..12"),
+        ("[" * 3000, "is not valid YAML"),
         ("name: x\nname: y", "the key 'name' stands there twice"),
         ("task: &task {name: latch}\nx: {<<: *task, a: 1, 'a': 2}", "the key 'a' stands there twice"),
     ],
@@ -127,10 +133,14 @@ def test_launch_refuses_a_storage_that_does_not_answer(
 ) -> None:
     monkeypatch.setenv("LONGLAG_STORAGE", f"postgresql+psycopg://me:secret@127.0.0.1:{free_port}/studies")
     result = longlag("launch", "demo")
-    assert_refused(result, "the storage postgresql+psycopg://me:***@127.0.0.1", "does not answer")
+    assert_refused(result, "the storage postgresql+psycopg://me:***@127.0.0.1", "does not answer", code=1)
     assert "secret" not in result[2]
     monkeypatch.setenv("LONGLAG_STORAGE", "no-such-thing")
     assert_refused(longlag("launch", "demo"), "the storage must be a URL like")
+    monkeypatch.setenv("LONGLAG_STORAGE", "postgresql+psycopg://me:secret@127.0.0.1:port/studies")
+    result = longlag("launch", "demo")
+    assert_refused(result, "the storage must be a URL like")
+    assert "secret" not in result[2]
     monkeypatch.setenv("LONGLAG_STORAGE", "sqlite:////nowhere/at/all.db")
     assert_refused(longlag("launch", "demo"), "the storage sqlite:////nowhere/at/all.db does not answer")
     assert not Path("/nowhere").exists()
@@ -141,14 +151,19 @@ def test_launch_refuses_a_tracking_server_that_does_not_answer(
 ) -> None:
     uri = f"http://127.0.0.1:{free_port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert_refused(longlag("launch", "demo"), "the tracking server must answer", uri, "Connection refused")
+    assert_refused(longlag("launch", "demo"), "the tracking server must answer", uri, "Connection refused", code=1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://me:secret@x")
     assert_refused(longlag("launch", "demo"), "must be a URL that begins with http", "'gopher://me:***@x'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@[x")
+    result = longlag("launch", "demo")
+    assert_refused(result, "a tracking address must be a URL, but the one given is none: Invalid IPv6 URL")
+    assert "secret" not in result[2]
     assert not list((tmp_path / ".longlag").iterdir())
 
 
 def test_launch_refuses_a_cluster_that_is_not_there(longlag: Call, tmp_path: Path, free_port: int) -> None:
-    assert_refused(longlag("launch", "demo", "--address", f"127.0.0.1:{free_port}"), "there is no Ray cluster at")
+    result = longlag("launch", "demo", "--address", f"127.0.0.1:{free_port}")
+    assert_refused(result, "there is no Ray cluster at", code=1)
     assert_refused(longlag("launch", "demo", "--address", "head"), "must be host:port", "'head'")
     assert not list((tmp_path / ".longlag").iterdir())
     assert longlag("list")[1] == "no studies yet\n"

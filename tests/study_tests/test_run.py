@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from study.errors import LonglagError
+from study.execution import cluster
 
 _LOOKS = """
 import sys
@@ -18,6 +25,37 @@ with _without_mlflow():
 from ray.air.integrations.mlflow import MLflowLoggerCallback, mlflow
 assert mlflow.__version__
 """
+
+
+@pytest.mark.parametrize(("length", "elsewhere"), [(22, False), (23, True), (90, True)])
+def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
+    monkeypatch: pytest.MonkeyPatch, length: int, elsewhere: bool
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        temporary = Path(folder) / ("x" * (length - len(folder) - 1))
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setattr(cluster.ray, "init", lambda **options: places.append(Path(options["_temp_dir"])))
+        monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+        places: list[Path] = []
+        with cluster._embedded(1):
+            assert places[0].is_dir()
+    assert places[0].parent == (Path("/tmp") if elsewhere else temporary)
+    # Ray's session, its clock and pid as long as they get, and its longest socket.
+    socket = places[0] / "session_2026-01-01_00-00-00_000000_4194304" / "sockets" / "plasma_store"
+    assert len(str(socket)) <= 107
+
+
+def test_what_keeps_ray_from_starting_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise ValueError("no port is free\nand more")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with (
+        pytest.raises(LonglagError, match=r"^Ray does not start on this machine: no port is free$"),
+        cluster._embedded(1),
+    ):
+        pass
 
 
 def test_tune_imports_mlflow_for_whoever_wants_it_only() -> None:

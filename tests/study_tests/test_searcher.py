@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.train import Checkpoint
@@ -13,7 +14,7 @@ from ray.tune.result import DONE
 
 from study.errors import LonglagError
 from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
-from study.execution.trainable import REPORT, STACK
+from study.execution.trainable import REPORT, STACK, TROUBLE
 from study.outcome import Status
 from study.search.model_search import ModelSearch
 from study_tests.conductor_book import Log, conductor, one_model_plan, records, reports, study_plan
@@ -30,10 +31,34 @@ def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
         assert isinstance(taken, dict)
         assert one.outcomes() == {}
         searcher.on_trial_complete(f"trial-{attempt}", error=True)
-        searcher.lose(f"trial-{attempt}", n_deaths)
+        searcher.lose(f"trial-{attempt}", n_deaths, "No space left on device")
     assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
+    assert all(outcome.reason.endswith("last of: No space left on device") for outcome in one.outcomes().values())
     assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
     assert searcher.error is None
+
+
+def test_trouble_of_a_workers_machine_stops_the_study_and_fails_no_trial(tmp_path: Path) -> None:
+    one, stop = conductor(tmp_path, study_plan(), Log()), threading.Event()
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    searcher.suggest("first")
+    searcher.on_trial_result("first", {REPORT: None, TROUBLE: "the disk is full", DONE: True})
+    assert stop.is_set()
+    assert isinstance(searcher.error, LonglagError)
+    assert str(searcher.error) == "the disk is full"
+    searcher.on_trial_complete("first", {REPORT: None, TROUBLE: "the disk is full", DONE: True})
+    assert one.outcomes() == {}
+
+
+def test_the_last_line_of_what_tune_has_written_down_tells_of_a_death(tmp_path: Path) -> None:
+    told: list[str] = []
+    searcher = SimpleNamespace(lose=lambda trial_id, n_deaths, error: told.append(error))
+    ends = Events(searcher)  # type: ignore[arg-type]
+    written = tmp_path / "error.txt"
+    written.write_text("Failure # 1\nTraceback\nOSError: [Errno 28] No space left on device\n\n")
+    for file in (str(written), str(tmp_path / "missing"), None):
+        ends.on_trial_error(0, [], SimpleNamespace(trial_id="first", num_failures=1, error_file=file))  # type: ignore[arg-type]
+    assert told == ["OSError: [Errno 28] No space left on device", "an unknown error", "an unknown error"]
 
 
 def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
@@ -150,7 +175,7 @@ def test_a_worker_waits_no_longer_than_the_study_and_its_death_loses_nothing(tmp
     for dying in ("idle", "idle again"):
         take(dying)
         assert running[dying] is None
-        searcher.lose(dying, 1)
+        searcher.lose(dying, 1, "killed")
     assert len(one.outcomes()) == 4
     end("first")
     take("third")

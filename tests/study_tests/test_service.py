@@ -118,6 +118,9 @@ def test_trials_are_the_same_with_two_workers_and_a_driver_killed_three_times(st
     assert done.returncode == 0, done.stdout + done.stderr
     assert described(home) == described(steady)
     assert_whole(catalogue(home).records("tiny"), f"sqlite:///{home / 'mlflow.db'}")
+    # Nothing of those that were killed stays.
+    assert not list((home / "tune").iterdir())
+    assert not (home / "spool" / "tiny" / "weights").exists()
 
 
 def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Path) -> None:

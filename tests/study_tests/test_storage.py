@@ -11,22 +11,38 @@ from optuna.storages import BaseStorage
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
 from study.search.storage import every_trial, open_storage, persist
+from study.settings import STORAGE, prepare_home, read_settings
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "kind"),
     [
-        "nonsense",
-        "postgresql+psycopg://someone:secret@127.0.0.1:9/none",
-        "mysql+nodriver://x/y",
-        "sqlite:////proc/none/search.db",
+        ("nonsense", UserError),
+        ("postgresql+psycopg://someone:secret@127.0.0.1:9/none", LonglagError),
+        ("postgresql+psycopg://someone:secret@127.0.0.1:port/none", UserError),
+        ("mysql+nodriver://x/y", UserError),
+        ("sqlite:////proc/none/search.db", UserError),
     ],
 )
-def test_open_storage_refuses_in_one_sentence_without_the_password(bad: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_open_storage_refuses_in_one_sentence_without_the_password(bad: str, kind: type[LonglagError]) -> None:
+    with pytest.raises(LonglagError) as caught:
         open_storage(bad)
+    assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["feature%2Fx", "what?", "a b#c"])
+def test_storage_of_a_data_directory_lies_in_it_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv(STORAGE, raising=False)
+    settings = read_settings(tmp_path / name)
+    prepare_home(settings.home)
+    assert settings.missing_file == tmp_path / name / "search.db"
+    open_storage(settings.storage_uri).remove_session()
+    assert settings.missing_file is None
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_open_storage_waits_while_another_process_creates_the_tables(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from study.outcome import TrialKey
 from study.tracking import server
-from study.tracking.sink import embedded_uri
+from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import FIRST, FLUSH_S, OUTCOME, artifacts_of, card, run_of_trial, sink_of
 
 
-@pytest.mark.parametrize("name", ["home", "ein Häuschen", "a+b=c & d"])
+@pytest.mark.parametrize("name", ["home", "ein Häuschen", "a+b=c & d", "a%2Fb?c#d"])
 def test_upload_puts_files_where_mlflow_finds_them(tmp_path: Path, empty_database: Path, name: str) -> None:
     home = tmp_path / name
     home.mkdir()
@@ -31,3 +34,48 @@ def test_upload_puts_files_where_mlflow_finds_them(tmp_path: Path, empty_databas
         "study.yaml",
     }
     assert Path(client.download_artifacts(run.info.run_id, "study.yaml")).read_text() == "name: 0\n"
+
+
+def test_a_data_directory_can_be_moved_with_all_that_mlflow_lacks(tmp_path: Path, empty_database: Path) -> None:
+    home, moved = tmp_path / "home", tmp_path / "moved"
+    (home / "spool" / "weights").mkdir(parents=True)
+    shutil.copyfile(empty_database, home / "mlflow.db")
+
+    def leave(number: int) -> tuple[TrialKey, Path]:
+        weights = home / "spool" / "weights" / f"{number}.safetensors"
+        weights.write_bytes(b"%d" % number)
+        return replace(FIRST, number=number), weights
+
+    def fetched(key: TrialKey) -> bytes:
+        run = run_of_trial(server.connect(embedded_uri(moved)), key)
+        return download_weights(embedded_uri(moved), run.info.run_id, tmp_path / str(key.number)).read_bytes()
+
+    first, sent = leave(0)
+    sink = sink_of(home)
+    sink.close_trial(first, OUTCOME, sent)
+    assert sink.close(FLUSH_S) == 0
+    second, kept = leave(1)
+    # A driver that is killed before MLflow has its last trial.
+    nobody = SimpleNamespace(begin=lambda spool, study: None, close=lambda timeout_s: None)
+    sink = MlflowSink(home / "spool", nobody, study="demo")  # type: ignore[arg-type]
+    sink.close_trial(second, OUTCOME, kept)
+    assert sink.close(0) == 1
+    home.rename(moved)
+    assert fetched(first) == b"0"
+    assert sink_of(moved).close(FLUSH_S) == 0
+    assert fetched(second) == b"1"
+    assert not home.exists()
+
+
+def test_a_data_directory_that_is_copied_goes_on_naming_the_artifacts_that_are_there(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    home, copied = tmp_path / "home", tmp_path / "copied"
+    home.mkdir()
+    shutil.copyfile(empty_database, home / "mlflow.db")
+    sink = sink_of(home)
+    sink.close_trial(FIRST, OUTCOME, None)
+    assert sink.close(FLUSH_S) == 0
+    shutil.copytree(home, copied)
+    run = run_of_trial(server.connect(embedded_uri(copied)), FIRST)
+    assert run.info.artifact_uri.startswith((home / "artifacts").as_uri())

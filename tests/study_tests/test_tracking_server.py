@@ -17,8 +17,9 @@ import pytest
 
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Outcome, Status, TrialKey
+from study.settings import sqlite_file
 from study.tracking import server, shipper
-from study.tracking.server import check_tracking, database_file, embedded_uri, masked
+from study.tracking.server import check_tracking, embedded_uri, masked
 from study.tracking.sink import MlflowSink, TrialCard, download_weights
 from study_tests.mlflow_book import ThreadShipping
 
@@ -40,9 +41,9 @@ def silent_port() -> Iterator[int]:
 def test_embedded_uri_names_an_absolute_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert embedded_uri(Path("home")) == f"sqlite:///{tmp_path}/home/mlflow.db"
-    assert database_file(embedded_uri(Path("home"))) == tmp_path / "home" / "mlflow.db"
-    assert database_file("sqlite:////var/my%20data/m.db?timeout=30") == Path("/var/my data/m.db")
-    assert database_file("http://localhost:5000") is None
+    assert sqlite_file(embedded_uri(Path("home"))) == tmp_path / "home" / "mlflow.db"
+    assert sqlite_file("sqlite:////var/my%20data/m.db?timeout=30") == Path("/var/my data/m.db")
+    assert sqlite_file("http://localhost:5000") is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_check_tracking_refuses_an_address_without_scheme() -> None:
 
 def test_check_tracking_names_a_server_that_is_not_there_without_its_password(free_port: int) -> None:
     port = free_port
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(LonglagError) as caught:
         check_tracking(f"http://me:s3cret@127.0.0.1:{port}")
     assert str(caught.value) == (
         f"the tracking server must answer within 5 s, but http://me:***@127.0.0.1:{port} does not: Connection refused"
@@ -101,7 +102,7 @@ def test_check_tracking_names_a_server_that_is_not_there_without_its_password(fr
 def test_check_tracking_gives_a_silent_server_up(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CHECK_S", 0.3)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with pytest.raises(UserError, match=f"127.0.0.1:{silent_port} does not: no answer"):
+    with pytest.raises(LonglagError, match=f"127.0.0.1:{silent_port} does not: no answer"):
         check_tracking(f"http://127.0.0.1:{silent_port}")
 
 

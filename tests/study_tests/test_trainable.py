@@ -1,0 +1,63 @@
+"""A stack in a worker: what it tells of members that leave, of exceptions, and of a machine that fails it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ray.tune.result import DONE
+from safetensors.torch import load_file
+
+from study.execution.trainable import REPORT, SPOOL, STACK, TROUBLE, StackTrainable
+from study.outcome import Status
+from study.plan import Hyperparameters, Member, StackPlan
+from study_tests.plan_book import STACK as PLAN
+from study_tests.plan_book import TRAINING
+
+
+def plan() -> StackPlan:
+    training = replace(TRAINING, n_updates=5, report_every=5, evaluate_every=5, rungs=())
+    members = tuple(Member(number=k, hyperparameters=Hyperparameters(), seed=k) for k in range(3))
+    return replace(PLAN, training=training, members=members)
+
+
+def worker(spool: Path, stack: StackPlan) -> StackTrainable:
+    """Tune makes the object of a worker and sets it up; here nothing but the latter is needed."""
+    made: StackTrainable = object.__new__(StackTrainable)
+    made.setup({STACK: stack, SPOOL: str(spool)})
+    return made
+
+
+def test_members_that_leave_have_their_weights_in_the_spool(tmp_path: Path) -> None:
+    result = worker(tmp_path, plan()).step()
+    assert result[DONE]
+    departed = {one.number: one for one in result[REPORT].departed}
+    assert {number: one.outcome.status for number, one in departed.items()} == dict.fromkeys(range(3), Status.COMPLETE)
+    assert sorted(tmp_path.iterdir()) == sorted(one.weights for one in departed.values())
+    assert set(load_file(departed[1].weights)) == {"input", "recurrent", "bias", "readout", "readout_bias"}
+
+
+def test_an_exception_in_training_becomes_the_outcome_of_all_members(tmp_path: Path) -> None:
+    result = worker(tmp_path, replace(plan(), cell="none such")).step()
+    assert result[DONE]
+    assert {one.number: one.outcome.status for one in result[REPORT].departed} == dict.fromkeys(range(3), Status.FAILED)
+    assert "KeyError: 'none such'" in result[REPORT].departed[0].outcome.reason
+
+
+def test_a_full_disk_fails_no_member_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_synced = 0
+
+    def full(file: int) -> None:
+        nonlocal n_synced
+        n_synced += 1
+        if n_synced == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = worker(tmp_path, plan()).step()
+    assert result[DONE]
+    assert result[REPORT] is None
+    assert result[TROUBLE].endswith("cannot go on: [Errno 28] No space left on device")
