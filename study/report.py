@@ -80,8 +80,9 @@ class Rate:
 
     ``chosen`` is what tells the point from the others of its model; ``lengths`` are the dependency lengths of all
     replicates, the shortest first, ``updates`` those that solved the whole ladder made, the fewest first;
-    ``n_pruned`` replicates were ended before their budget, unsolved. On a data set, where nothing is solved, ``losses``
-    are those at full context in nats, on the part that trials are compared by, the least first.
+    ``n_pruned`` replicates were ended before their budget, unsolved; ``n_open`` have not ended, or not begun. On a data
+    set, where nothing is solved, ``losses`` are those at full context in nats, on the part that trials are compared by,
+    the least first.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Rate:
     updates: tuple[int, ...]
     losses: tuple[float, ...]
     n_pruned: int
+    n_open: int
 
     @property
     def n_trials(self) -> int:
@@ -98,8 +100,11 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Wilson 95 % interval of the success rate; None where replicates were pruned, which might have succeeded."""
-        return None if self.n_pruned else wilson_interval(len(self.updates), self.n_trials)
+        """Wilson 95 % interval of the success rate; None where more replicates might succeed, or might have.
+
+        Those that succeed end first.
+        """
+        return None if self.n_pruned or self.n_open else wilson_interval(len(self.updates), self.n_trials)
 
 
 def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
@@ -108,12 +113,15 @@ def rates(plan: StudyPlan, records: Sequence[TrialRecord]) -> list[Rate]:
         return []
     found = []
     for model in plan.models:
-        own = best(records, model=model.name)
-        for point in grid_points(model.cell, model.space):
+        own, points = best(records, model=model.name), grid_points(model.cell, model.space)
+        for point in points:
             outcomes = [record.outcome for record in own if record.outcome and record.parameters == point]
             chosen = {name: value for name, value in point.items() if isinstance(model.space[name], Choices)}
+            every = [record for record in records if record.key.model == model.name and record.parameters == point]
+            n_ended = sum(record.outcome is not None for record in every)
             if outcomes:
-                found.append(_rate(plan, model.name, chosen, outcomes))
+                n_open = max(0, plan.search.n_trials // len(points) - n_ended)
+                found.append(_rate(plan, model.name, chosen, outcomes, n_open=n_open))
     return found
 
 
@@ -185,7 +193,9 @@ def find_rung(described: Mapping[str, Json]) -> Rung | None:
     return Rung(**counts, loss=known and Loss(**known))  # type: ignore[arg-type]
 
 
-def _rate(plan: StudyPlan, model: str, chosen: Mapping[str, Parameter], outcomes: Sequence[Outcome]) -> Rate:
+def _rate(
+    plan: StudyPlan, model: str, chosen: Mapping[str, Parameter], outcomes: Sequence[Outcome], *, n_open: int
+) -> Rate:
     losses = [outcome.rungs[-1].loss for outcome in outcomes if outcome.by_loss]
     solved = [outcome for outcome in outcomes if not losses and _solves_all(plan, outcome)]
     pruned = [outcome for outcome in outcomes if outcome.status is Status.PRUNED and outcome not in solved]
@@ -196,6 +206,7 @@ def _rate(plan: StudyPlan, model: str, chosen: Mapping[str, Parameter], outcomes
         updates=tuple(sorted(outcome.n_updates for outcome in solved)),
         losses=tuple(sorted(loss.mean for loss in losses if loss is not None)),
         n_pruned=len(pruned),
+        n_open=n_open,
     )
 
 

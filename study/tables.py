@@ -159,7 +159,7 @@ def _rung_texts(rung: Rung | None, *, by_loss: bool) -> list[str]:
 
 def _loss_cells(rate: Rate) -> list[str]:
     low, high = rate.losses[0], rate.losses[-1]
-    return [f"{median(rate.losses):.3f} ({low:.3f} to {high:.3f})", _lengths_text(rate), _pruned_text(rate)]
+    return [f"{median(rate.losses):.3f} ({low:.3f} to {high:.3f})", _lengths_text(rate), _count_text(rate)]
 
 
 def _success_cells(rate: Rate) -> list[str]:
@@ -169,16 +169,17 @@ def _success_cells(rate: Rate) -> list[str]:
     if rate.interval is not None:
         low, high = rate.interval
         success = f"{100 * len(updates) / rate.n_trials:.0f} ({100 * low:.0f} to {100 * high:.0f})"
-    return [_lengths_text(rate), f"{len(updates)} of {_pruned_text(rate)}", success, needed]
+    return [_lengths_text(rate), f"{len(updates)} of {_count_text(rate)}", success, needed]
 
 
 def _lengths_text(rate: Rate) -> str:
     return f"{median(rate.lengths):g} ({rate.lengths[0]} to {rate.lengths[-1]})"
 
 
-def _pruned_text(rate: Rate) -> str:
-    """How many replicates there are, and how many of them were pruned."""
-    return f"{rate.n_trials}" + (f", {rate.n_pruned} pruned" if rate.n_pruned else "")
+def _count_text(rate: Rate) -> str:
+    """How many replicates have ended, how many of them were pruned, and how many have not ended."""
+    pruned = f", {rate.n_pruned} pruned" if rate.n_pruned else ""
+    return f"{rate.n_trials}{pruned}" + (f", {rate.n_open} open" if rate.n_open else "")
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[Text]:

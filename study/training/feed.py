@@ -18,7 +18,8 @@ class Feed:
     """Training batches and noise of one study, the same whatever was drawn before: a restart needs no generator state.
 
     Members that share batches see the same sequences in every stack of the study (common random numbers); members that
-    draw their own have streams of their own, so that they are independent replicates.
+    draw their own have streams of their own, so that they are replicates that are independent but for the lengths of
+    the sequences, which a stack, and the whole study, has in common.
     """
 
     def __init__(self, task: Problem, network: Network, training: TrainingPlan, seed: int, device: str) -> None:

@@ -81,7 +81,7 @@ name: grid
 task: {name: temporal_order}
 ladder: [10, 20]
 training: {lengths: 10, n_updates: 1000}
-search: {sampler: grid, n_trials: 4}
+search: {sampler: grid, n_trials: 2}
 models: {tanh: {cell: elman_tanh}}
 space: {init: sparse, init_scale: 1, optimiser: sgd, learning_rate: {choices: [0.1, 0.01]}, dropout: none,
         omega_weight: 0}

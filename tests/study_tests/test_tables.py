@@ -113,6 +113,23 @@ def test_rates_give_no_rate_where_replicates_were_pruned() -> None:
     assert "tanh learning_rate=0.01 8 (8 to 8) 0 of 1 0 (0 to 79) -" in lines
 
 
+def test_rates_give_no_rate_while_replicates_are_open_because_those_that_succeed_end_first() -> None:
+    plan = parse_spec(GRID.replace("n_trials: 2", "n_trials: 16")).plan("cpu")
+    failed = replace(replicate(3, 0.1, 5, solved=False), outcome=failed_outcome("Traceback: boom"))
+    records = [
+        *(replicate(number, 0.1, 500, solved=True, length=16) for number in range(3)),
+        failed,
+        replace(replicate(4, 0.1, 5, solved=True), outcome=None, status=Status.RUNNING),
+        *(replicate(8 + number, 0.01, 1000, solved=False) for number in range(8)),
+    ]
+    fast, slow = rates(plan, records)
+    assert (fast.n_trials, fast.n_open, fast.interval) == (3, 4, None)
+    assert (slow.n_trials, slow.n_open) == (8, 0)
+    assert slow.interval is not None
+    lines = [" ".join(line.split()) for line in lines_of(answer(plan, records), 120)]
+    assert "tanh learning_rate=0.1 16 (16 to 16) 3 of 3, 4 open - 500 (500 to 500)" in lines
+
+
 def test_rates_leave_out_what_is_no_replicate_and_what_has_measured_nothing() -> None:
     plan = parse_spec(GRID).plan("cpu")
     broken = replace(replicate(1, 0.1, 5, solved=False), outcome=failed_outcome("Traceback: boom"))
