@@ -117,17 +117,18 @@ def outcomes(found: Found) -> Section:
     return Section(
         title="Solved or not",
         command=COMMAND,
-        columns=("task", "weights", "solved", "rate, after", "not solved", "rate, after"),
+        columns=("task", "weights", "solved", "rate, after", "not solved", "rate, after", "least bound, after"),
         rows=[_outcome_row(found, *pair) for pair in pairs],
         notes="All units, lengths and optimisers together: the number of networks and the decay rates of g(k), medians "
-        "and in brackets the least and the largest.",
+        "and in brackets the least and the largest; the least of the bounds on these rates.",
     )
 
 
 def _outcome_row(found: Found, task: str, kind: str) -> tuple[str, ...]:
     runs = [run for (case, of), some in found.items() for run in some if (case.task, of) == (task, kind)]
     rates = [[rate_after(run) for run in runs if run.solved is solved] for solved in (True, False)]
-    return task, kind, *(cell for some in rates for cell in (str(len(some)), spread(some) if some else "-"))
+    counted = (cell for some in rates for cell in (str(len(some)), spread(some) if some else "-"))
+    return task, kind, *counted, f"{min(run.outcome.metrics['bound/decay_rate'] for run in runs):.2f}"
 
 
 def swept() -> Section:

@@ -13,7 +13,7 @@ import torch
 from models.activation import ACTIVATIONS
 from reproductions import shared_weights, sharing, sharing_tables
 from reproductions.flow_figure import flow_figure, relative
-from reproductions.shared_weights import HEAD, REPORT, figure_path
+from reproductions.shared_weights import MARK, REPORT, figure_path
 from reproductions.sharing import Case, Run, chosen_rate, critical_scale, plan, split, train
 from reproductions.sharing_tables import differences, initial, outcomes, spread, swept, trained
 from study.outcome import Outcome, Rung, Status
@@ -112,8 +112,8 @@ def test_tables_hold_medians_ranges_and_pairs() -> None:
     (row,) = differences({**FOUND, (CASE, "split"): FOUND[CASE, "untied"]}).rows
     assert row[-1] == row[-2]
     assert outcomes(FOUND).rows == [
-        ("latch", "shared", "2", "-0.188 [-0.250, -0.125]", "1", "-0.125 [-0.125, -0.125]"),
-        ("latch", "untied", "3", "-0.500 [-0.500, -0.125]", "0", "-"),
+        ("latch", "shared", "2", "-0.188 [-0.250, -0.125]", "1", "-0.125 [-0.125, -0.125]", "0.50"),
+        ("latch", "untied", "3", "-0.500 [-0.500, -0.125]", "0", "-", "0.50"),
     ]
     shared, untied = trained(FOUND, "latch", 12, n_updates=400).rows
     assert shared[2:8] == ("shared", "0.1", "-0.500 [-0.500, -0.250]", "1.4", "-0.125 [-0.250, -0.125]", "5.5")
@@ -175,10 +175,13 @@ def test_command_writes_its_report_and_figure(
     for module in (sharing, sharing_tables, shared_weights):
         for name, value in small.items():
             monkeypatch.setattr(module, name, value, raising=False)
+    report = tmp_path / "report.md"
+    report.write_text(f"What we say.\n{MARK}What was measured before.\n")
     assert shared_weights.main() == 0
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    said, text = report.read_text(encoding="utf-8").split(MARK)
+    assert said == "What we say.\n"
     assert capsys.readouterr().out == text
-    assert text.startswith(HEAD)
+    assert "measured before" not in text
     # Split chains at the shorter length alone, and every network has a row.
     kinds = [line.split(" | ")[2] for line in text.splitlines() if line.startswith("| tanh | sgd")]
     assert kinds == ["shared", "untied", "split", "shared", "untied"]
@@ -186,9 +189,8 @@ def test_command_writes_its_report_and_figure(
 
 
 def test_report_and_figure_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = REPORT.read_text(encoding="utf-8")
-    assert text.startswith(HEAD)
-    assert f"({figure_path().name})" in HEAD
+    said, text = REPORT.read_text(encoding="utf-8").split(MARK)
+    assert f"({figure_path().name})" in said
     assert figure_path().stat().st_size < 300_000
     monkeypatch.setattr("reproductions.sharing_tables.SCALES", (1.0,))
     monkeypatch.setattr("reproductions.sharing_tables.TASKS", ("temporal_order",))
