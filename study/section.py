@@ -94,7 +94,7 @@ class TaskSpec(Section):
         try:
             dataset.load()
             digests = [hashlib.sha256(read_file(self.name, path)).hexdigest() for path in dataset.files()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise UserError(str(error)) from None
         return " ".join(digests)
 

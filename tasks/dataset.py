@@ -39,7 +39,7 @@ class Dataset(Problem):
 
     @abstractmethod
     def load(self) -> None:
-        """Read the data; raises ValueError, with a sentence, if it is not there or not of its layout."""
+        """Read the data; raises OSError if it is not there or ValueError if not of its layout, each with a sentence."""
 
     @abstractmethod
     def histories(self, split: Split) -> Tensor:
@@ -94,11 +94,12 @@ def read_file(kind: str, path: str | Path) -> bytes:
     """What a file holds.
 
     Raises:
-        ValueError: the path is not absolute, or the file cannot be read.
+        ValueError: the path is not absolute.
+        OSError: the file cannot be read on this machine.
     """
     if not Path(path).is_absolute():
         raise ValueError(f"path must be absolute, for workers run in folders of their own, but got path={str(path)!r}")
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"{kind} must be in a file that can be read, but {path} cannot: {error.strerror}") from None
+        raise OSError(f"{kind} must be in a file that can be read, but {path} cannot: {error.strerror}") from None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from study.execution.trainable import REPORT, SPOOL, STACK, TROUBLE, StackTrainable
 from study.outcome import Status
-from study.plan import Hyperparameters, Member, StackPlan
+from study.plan import Hyperparameters, Member, StackPlan, TaskPlan
 from study_tests.plan_book import STACK as PLAN
 from study_tests.plan_book import TRAINING
 
@@ -61,3 +61,10 @@ def test_a_full_disk_fails_no_member_that_was_measured(tmp_path: Path, monkeypat
     assert result[DONE]
     assert result[REPORT] is None
     assert result[TROUBLE].endswith("cannot go on: [Errno 28] No space left on device")
+
+
+def test_data_that_a_workers_machine_lacks_fails_no_member(tmp_path: Path) -> None:
+    task = TaskPlan(name="text", parameters={"path": str(tmp_path / "gone.txt")})
+    result = worker(tmp_path, replace(plan(), task=task)).step()
+    assert result[REPORT] is None
+    assert "text must be in a file that can be read" in result[TROUBLE]

@@ -89,11 +89,9 @@ def test_load_refuses_what_is_no_text(tmp_path: Path, content: bytes, saying: st
 def test_load_refuses_a_path_that_is_relative_or_leads_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^path must be absolute, .* but got path='a\.txt'$"):
         loaded(Path("a.txt"))
-    with pytest.raises(
-        ValueError, match=r"^text must be in a file that can be read, but .*: No such file or directory$"
-    ):
+    with pytest.raises(OSError, match=r"^text must be in a file that can be read, but .*: No such file or directory$"):
         loaded(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match=r"train\.txt cannot: No such file"):
+    with pytest.raises(OSError, match=r"train\.txt cannot: No such file"):
         loaded(tmp_path / "*.txt")
 
 
