@@ -39,10 +39,13 @@ def tables(found: Found) -> str:
 
 def main() -> int:
     """Train all of it, print the tables and keep them, and the figure, below what the report says of them."""
+    said, mark, _ = REPORT.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        sys.stderr.write(f"{REPORT} must have the line {MARK.strip()} where tables begin, but has none\n")
+        return 2
     found = measured()
     text = tables(found)
     sys.stdout.write(text)
-    said, mark, _ = REPORT.read_text(encoding="utf-8").partition(MARK)
     REPORT.write_text(said + mark + text, encoding="utf-8")
     save(flow_figure({(case, kind): runs for (case, kind), runs in found.items() if case.shorter}), figure_path())
     return 0

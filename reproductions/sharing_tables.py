@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median, stdev
 
 from benchmarks.table import Section
@@ -77,10 +78,10 @@ def _trained_row(case: Case, kind: str, runs: Sequence[Run]) -> tuple[str, ...]:
         kind,
         f"{runs[0].learning_rate:g}",
         spread(list(map(rate_at_start, runs))),
-        f"{median(run.start.metrics['gradient/half_life'] for run in runs):.1f}",
+        f"{_middle(run.start.metrics['gradient/half_life'] for run in runs):.1f}",
         spread(list(map(rate_after, runs))),
-        f"{median(run.outcome.metrics['gradient/half_life'] for run in runs):.1f}",
-        f"{median(run.outcome.metrics['bound/decay_rate'] for run in runs):.2f}",
+        f"{_middle(run.outcome.metrics['gradient/half_life'] for run in runs):.1f}",
+        f"{_middle(run.outcome.metrics['bound/decay_rate'] for run in runs):.2f}",
         f"{n_solved}/{len(runs)} [{low:.2f}, {high:.2f}]",
         f"{median(run.outcome.rungs[-1].error for run in runs):.3f}",
         f"{median(run.outcome.n_updates for run in runs):.0f}",
@@ -128,7 +129,7 @@ def _outcome_row(found: Found, task: str, kind: str) -> tuple[str, ...]:
     runs = [run for (case, of), some in found.items() for run in some if (case.task, of) == (task, kind)]
     rates = [[rate_after(run) for run in runs if run.solved is solved] for solved in (True, False)]
     counted = (cell for some in rates for cell in (str(len(some)), spread(some) if some else "-"))
-    return task, kind, *counted, f"{min(run.outcome.metrics['bound/decay_rate'] for run in runs):.2f}"
+    return task, kind, *counted, f"{min(_known(run.outcome.metrics['bound/decay_rate'] for run in runs)):.2f}"
 
 
 def swept() -> Section:
@@ -169,8 +170,20 @@ def _swept_rows(task: str, optimiser: str) -> list[tuple[str, ...]]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, least and largest."""
-    return f"{median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+    """Median, least and largest of what is a number, and how many are none: networks that have diverged."""
+    known = _known(values)
+    unknown = f", {len(values) - len(known)} diverged" if len(known) < len(values) else ""
+    return f"{median(known):.3f} [{min(known):.3f}, {max(known):.3f}]{unknown}" if known else f"-{unknown}"
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _middle(values: Iterable[float]) -> float:
+    """Median of what is a number; NaN where nothing is."""
+    known = _known(values)
+    return median(known) if known else math.nan
 
 
 def rate_at_start(run: Run) -> float:

@@ -21,7 +21,7 @@ from study.search.storage import open_storage
 from study.settings import Settings
 from study.spec import Spec
 from study.study_file import dump_spec
-from study.tracking.sink import MlflowSink, Shipping, embedded_uri
+from study.tracking.sink import MlflowSink, Shipping, embedded_uri, weights_folder
 
 FLUSH_S = 60.0
 """Seconds that the end of a study waits for the tracking server; what is left then is sent by the next run."""
@@ -51,7 +51,7 @@ def spool_of(settings: Settings, study: str) -> Path:
 
 def weights_of(settings: Settings, study: str) -> Path:
     """Where workers put the weights of trials that have ended; MLflow gets them from there."""
-    return spool_of(settings, study) / "weights"
+    return weights_folder(spool_of(settings, study))
 
 
 @contextmanager

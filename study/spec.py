@@ -50,10 +50,12 @@ MAX_CHAIN_WEIGHTS = 10_000_000
 """Recurrent weights of a network that has its own at every step; more, and a stack no longer fits a worker's memory."""
 
 MAX_NAME = 64
-"""Characters of the name of a study or a model."""
+"""Characters of a study's name."""
 
-NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}"
-"""What such a name looks like: it becomes a part of file names."""
+MAX_MODEL_NAME = 200
+"""Characters of a model's name, which is a part of the names of files and metrics."""
+
+MODEL_NAME = rf"[A-Za-z0-9_.-]{{1,{MAX_MODEL_NAME}}}"
 
 Space = dict[str, DomainSpec]
 
@@ -70,7 +72,7 @@ class ModelSpec(Section):
 class Spec(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=rf"^{NAME}$")]
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
@@ -108,8 +110,8 @@ class Spec(Section):
         )
         for name, model in self.models.items():
             must(
-                re.fullmatch(NAME, name) is not None,
-                f"a model's name must be at most {MAX_NAME} letters, digits, '_', '.' and '-', the first no sign",
+                re.fullmatch(MODEL_NAME, name) is not None and bool(name.strip(".")),
+                f"a model's name must be 1 to {MAX_MODEL_NAME} letters, digits, '_', '.' and '-'",
                 f"got {name!r}",
             )
             if model.cell not in CELLS:

@@ -123,6 +123,14 @@ def test_tables_hold_medians_ranges_and_pairs() -> None:
     assert trained(FOUND, "latch", 50, n_updates=400).rows == []
 
 
+def test_tables_leave_out_what_has_diverged_and_say_so() -> None:
+    assert spread([math.nan, -1.0, -2.0]) == spread([-1.0, math.nan, -2.0]) == "-1.500 [-2.000, -1.000], 1 diverged"
+    assert spread([math.nan]) == "-, 1 diverged"
+    lost = run(3, -0.25, math.nan, 10_000)
+    (row,) = outcomes({(CASE, "shared"): [lost, *FOUND[CASE, "shared"]]}).rows
+    assert row[-2] == "-0.125 [-0.125, -0.125], 1 diverged"
+
+
 def test_networks_that_are_trained_on_make_all_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "TASKS": ("latch",),
@@ -188,10 +196,23 @@ def test_command_writes_its_report_and_figure(
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_command_refuses_a_report_without_a_place_for_tables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared_weights, "REPORT", tmp_path / "report.md")
+    (tmp_path / "report.md").write_text("What we say.\n")
+    assert shared_weights.main() == 2
+    assert "must have the line <!-- tables -->" in capsys.readouterr().err
+    assert (tmp_path / "report.md").read_text() == "What we say.\n"
+
+
 def test_report_and_figure_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     said, text = REPORT.read_text(encoding="utf-8").split(MARK)
     assert f"({figure_path().name})" in said
     assert figure_path().stat().st_size < 300_000
+    for section in (differences(FOUND), outcomes(FOUND), trained(FOUND, "latch", 12, n_updates=400)):
+        assert f"| {' | '.join(section.columns)} |" in text
+        assert section.notes.removeprefix("Up to 400") in text
     monkeypatch.setattr("reproductions.sharing_tables.SCALES", (1.0,))
     monkeypatch.setattr("reproductions.sharing_tables.TASKS", ("temporal_order",))
     monkeypatch.setattr("reproductions.sharing_tables.ACTIVATIONS", ("tanh",))

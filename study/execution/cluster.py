@@ -74,6 +74,8 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
 
 @contextmanager
 def _embedded(n_workers: int | None) -> Iterator[None]:
+    if ray.is_initialized():
+        raise UserError("a cluster of its own needs a process without Ray, but this one is connected to Ray already")
     # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
     os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     # Sockets of a longer path there are not.
@@ -93,7 +95,7 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
             )
         except (OSError, RuntimeError, ValueError) as error:
             ray.shutdown()
-            raise LonglagError(f"Ray does not start on this machine: {str(error).splitlines()[0]}") from None
+            raise LonglagError(f"Ray does not start on this machine: {_first_line(error)}") from None
         try:
             yield
         finally:
@@ -111,7 +113,7 @@ def _remote(address: str) -> Iterator[None]:
     except OSError as error:
         raise LonglagError(f"there is no Ray cluster at {address}: {error.strerror or error}") from None
     except (RuntimeError, ray.exceptions.RayError, ValueError) as error:
-        raise UserError(f"the Ray cluster at {address} refuses this process: {str(error).splitlines()[0]}") from None
+        raise UserError(f"the Ray cluster at {address} refuses this process: {_first_line(error)}") from None
     try:
         yield
     finally:
@@ -130,3 +132,7 @@ def _resources(n_workers: int | None, device: str, where: str) -> Cluster:
         workers = n_workers or n_gpus
         return Cluster(device=chosen, n_workers=workers, n_cpus=1, n_gpus=1 / math.ceil(workers / n_gpus))
     return Cluster(device=chosen, n_workers=min(n_workers or n_cpus, n_cpus), n_cpus=1, n_gpus=0)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.result import DONE
@@ -90,23 +90,28 @@ class StackSearcher(Searcher):
         if not error:
             self._forget(trial_id)
 
-    def lose(self, trial_id: str, n_deaths: int, error: str) -> None:
+    def lose(self, trial_id: str, n_deaths: int, error: BaseException | None) -> None:
         """Tune has given a stack up: it is handed out again, or has failed if its worker died too often.
 
         Tune takes a single death for two, and the second for the last, where two tasks of the worker were under way.
+        What raises an OSError there, a checkpoint for which there is no room, tells of the machine: it stops the study.
 
         Args:
             trial_id: which one.
             n_deaths: how often its worker died, as Tune counts.
-            error: of its last death, in a line.
+            error: of its last death, if it is known.
         """
         stack = self._forget(trial_id)
         if stack is None or self._stop.is_set():
             return
+        if isinstance(error, OSError):
+            self._give_up(LonglagError(f"a worker cannot go on: {error}"))
+            return
         self._n_given_up[stack_key(stack)] += 1
         try:
             if n_deaths > MAX_RESTARTS or self._n_given_up[stack_key(stack)] > MAX_RESTARTS:
-                self._conductor.fail(stack, f"its worker died more often than a stack is restarted, last of: {error}")
+                lines = str(error or "what is not known").split("\n")
+                self._conductor.fail(stack, f"its worker died more often than a stack is restarted, of: {lines[0]}")
             else:
                 self._conductor.put_back(stack)
         except Exception as raised:  # noqa: BLE001
@@ -134,7 +139,9 @@ class StackSearcher(Searcher):
     def _guarded(self, trial_id: str, result: dict[str, Any]) -> None:
         report, trouble = result.get(REPORT), result.get(TROUBLE)
         if trouble is not None:
-            self._give_up(self.error or LonglagError(trouble))
+            error = LonglagError(trouble.sentence)
+            error.add_note(trouble.traceback)
+            self._give_up(self.error or error)
         if report is None or self.error is not None:
             return
         try:
@@ -211,10 +218,12 @@ class Stops(Stopper):
         return {}
 
 
-def _last_error(trial: Trial) -> str:
-    """The last line of what Tune has written down of a trial's errors; the disk may have been too full for it."""
-    file = trial.error_file
-    with suppress(OSError):
-        lines = [] if file is None else Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "an unknown error")
-    return "an unknown error"
+def _last_error(trial: Trial) -> BaseException | None:
+    """What Tune has written down as the last error of a trial, without Ray's own around it; None if it could not."""
+    if trial.pickled_error_file is None:
+        return None
+    try:
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, EOFError, cloudpickle.pickle.UnpicklingError):
+        return None
+    return getattr(error, "cause", error)

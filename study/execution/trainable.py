@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 0.5
 _FILE = "stack.pt"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Why a worker's machine cannot go on, and where that came up."""
+
+    sentence: str
+    traceback: str
+
+
 class StackTrainable(tune.Trainable):
     """Trains one stack, or waits where there is none; a step goes to the bracket's next report.
 
@@ -55,7 +64,8 @@ class StackTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train to the next report. An exception becomes the outcome of every member that has not left yet.
 
-        Not so one of the machine, a full disk for example: it says nothing of the members, and is passed on as trouble.
+        Not so an OSError, of a full disk or missing data: it tells of the machine and not of the members, and is passed
+        on as trouble.
         """
         if self._plan is None:
             time.sleep(self._wait_s)
@@ -74,7 +84,9 @@ class StackTrainable(tune.Trainable):
                 departed=[self._drop(self._plan.model, departure) for departure in progress.departures],
             )
         except OSError as error:
-            return {REPORT: None, TROUBLE: f"a worker on {socket.gethostname()} cannot go on: {error}", DONE: True}
+            sentence = f"a worker on {socket.gethostname()} cannot go on: {error}"
+            trouble = Trouble(sentence=sentence, traceback=traceback.format_exc())
+            return {REPORT: None, TROUBLE: trouble, DONE: True}
         except Exception:  # noqa: BLE001
             outcome = failed_outcome(traceback.format_exc())
             departed = [Departed(number=m.number, outcome=outcome, weights=None) for m in self._plan.members]

@@ -26,6 +26,9 @@ CREATION_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 PAGE, SPAN = 100, 10_000
 """Trials read at a time, some 20 KiB each until they are trials; and ids between theirs that a query may name."""
 
+_NO_FILE = ("unable to open database file", "file is not a database")
+"""What SQLite says of a file that is none of its own."""
+
 _NO_ID = 2**31 - 1
 """An id beyond all ids."""
 
@@ -40,7 +43,7 @@ def open_storage(url: str) -> RDBStorage:
 
     Raises:
         UserError: the URL makes no sense, or names a file that cannot be opened.
-        LonglagError: no server answers there.
+        LonglagError: no server answers there, or the file is not to be had at present.
     """
     try:
         parsed = make_url(url)
@@ -63,8 +66,9 @@ def open_storage(url: str) -> RDBStorage:
             f"but got {url.rpartition('@')[2]!r}"
         ) from None
     except (OSError, SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        # A file was asked for that cannot be one; a server may come back.
-        kind = UserError if parsed.get_backend_name() == "sqlite" else LonglagError
+        # A file was asked for that is none; a server, or a disk that is full, may come back.
+        asked_wrongly = parsed.get_backend_name() == "sqlite" and _reason(error) in _NO_FILE
+        kind = UserError if asked_wrongly else LonglagError
         raise kind(f"the storage {shown} does not answer: {_reason(error)}") from None
 
 

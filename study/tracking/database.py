@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from study.settings import sqlite_uri
+from study.settings import sqlite_file, sqlite_uri
 
 ARTIFACTS = "artifacts"
 """Name of the folder beside the file in which each study has one for its artifacts."""
@@ -48,23 +48,35 @@ def put_database(file: Path) -> None:
                 made.rename(file)
 
 
-def follow_move(file: Path) -> None:
-    """Have the database name the artifacts beside it where those that it names are gone.
+def local_folder(uri: str, address: str) -> Path | None:
+    """The folder that an artifact address of MLflow names; None if it is on no disk of ours.
 
-    MLflow keeps whole addresses, which a data directory that is moved, or seen from a container, no longer has.
+    What lies beside an SQLite database is looked for there: the address names the place that the data directory had, or
+    was seen at, when the run began.
+
+    Args:
+        uri: where MLflow's data is.
+        address: of a run's artifacts.
     """
-    beside = file.parent / ARTIFACTS
+    if not address.startswith("file:"):
+        return None
+    named, file = Path(unquote(urlsplit(address).path)), sqlite_file(uri)
+    # artifacts/STUDY/RUN/artifacts, the last of which is MLflow's.
+    ours = named.parts[-4:]
+    return file.parent.joinpath(*ours) if file is not None and ours[:1] == (ARTIFACTS,) else named
+
+
+def follow_move(file: Path) -> None:
+    """Have the database name the artifacts beside it, which is where MLflow's own interface looks for them."""
     with closing(sqlite3.connect(file, timeout=60)) as database, database:
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-            return
         for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
             named = Path(unquote(urlsplit(location).path))
-            ours = location.startswith("file:") and named.parent.name == ARTIFACTS
-            if not ours or named.exists() or not (beside / named.name).is_dir():
+            beside = file.parent / ARTIFACTS / named.name
+            ours = location.startswith("file:") and named.parent.name == ARTIFACTS and beside.is_dir()
+            if not ours or location == beside.as_uri():
                 continue
-            moved = (beside / named.name).as_uri()
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 database.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (moved, len(location) + 1, len(location), location),
+                    (beside.as_uri(), len(location) + 1, len(location), location),
                 )

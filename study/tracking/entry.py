@@ -63,7 +63,7 @@ class MetricsLogged:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialClosed:
-    """A trial has ended; ``weights`` is the path, from the spool, of a file that is deleted once MLflow has it."""
+    """A trial has ended; ``weights`` is the path of a file that is deleted once MLflow has it."""
 
     time_ms: int
     key: TrialKey

@@ -28,6 +28,11 @@ class Line:
     end: int
 
 
+def weights_folder(folder: Path) -> Path:
+    """Where the weights lie that the lines of a journal name, until MLflow has them."""
+    return folder / "weights"
+
+
 def unsent(folder: Path) -> bool:
     """Whether a journal that nobody writes at present holds lines that are not done with."""
     file = folder / FILE

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from study.errors import LonglagError
 from study.outcome import Status, TrialKey
 from study.settings import sqlite_file
 from study.tracking import server
-from study.tracking.database import ARTIFACTS
+from study.tracking.database import ARTIFACTS, follow_move, local_folder
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ class Place:
             Exception: whatever MLflow raises.
         """
         self.client, self._uri, self._study = client, uri, study
+        if (file := sqlite_file(uri)) is not None:
+            follow_move(file)
         self._experiment_id = self._find_experiment()
         found = server.runs_of(client, self._experiment_id)
         keyed = [(key, run) for run in reversed(found) if (key := server.trial_key(run)) is not None]
@@ -90,8 +91,8 @@ class Place:
 
         The client asks for the run first and copies a folder, which takes a multiple of the time.
         """
-        if run.artifact_uri.startswith("file:"):
-            folder = Path(unquote(urlsplit(run.artifact_uri).path))
+        folder = local_folder(self._uri, run.artifact_uri)
+        if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder, files)
             if WEIGHTS in files:

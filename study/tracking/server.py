@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import threading
 import warnings
 from importlib import import_module
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from study.errors import LonglagError, UserError
 from study.outcome import TrialKey
 from study.settings import sqlite_file, sqlite_uri
-from study.tracking.database import empty_database, follow_move, put_database
+from study.tracking.database import empty_database, local_folder, put_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,12 +88,9 @@ def connect(uri: str) -> MlflowClient:
     _prepare_import()
     from mlflow import MlflowClient
 
-    if (file := sqlite_file(uri)) is not None:
-        if file.exists():
-            follow_move(file)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            put_database(file)
+    if (file := sqlite_file(uri)) is not None and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        put_database(file)
     return MlflowClient(uri)
 
 
@@ -244,8 +242,12 @@ def download_weights(uri: str, run_id: str, target: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     try:
         client = connect(uri)
-        if all(artifact.path != WEIGHTS for artifact in client.list_artifacts(run_id)):
+        folder = local_folder(uri, client.get_run(run_id).info.artifact_uri)
+        found = client.list_artifacts(run_id) if folder is None else ()
+        if not (any(one.path == WEIGHTS for one in found) if folder is None else (folder / WEIGHTS).is_file()):
             raise UserError(f"a trial must have left weights to be exported, but run {run_id} has none")
+        if folder is not None:
+            return Path(shutil.copy(folder / WEIGHTS, target))
         return Path(client.download_artifacts(run_id, WEIGHTS, str(target)))
     except UserError:
         raise

@@ -25,7 +25,7 @@ from study.tracking.entry import (
     decode,
     written_ms,
 )
-from study.tracking.journal import READ_BYTES, JournalReader, Line
+from study.tracking.journal import READ_BYTES, JournalReader, Line, weights_folder
 from study.tracking.recorder import Recorder, refused
 
 FIRST_WAIT_S, LONGEST_WAIT_S, LAST_WAIT_S = 0.5, 30.0, 1.0
@@ -158,9 +158,9 @@ class Shipper:
         """What the line says; a line that is held is looked at more than once."""
         if line.end not in self._read:
             entry = decode(line.text)
-            if isinstance(entry, TrialClosed) and entry.weights is not None:
-                # They are named as seen from the spool.
-                entry = replace(entry, weights=str(self._spool / entry.weights))
+            if isinstance(entry, TrialClosed) and entry.weights is not None and not Path(entry.weights).exists():
+                # The spool has been moved since, and all that is in it.
+                entry = replace(entry, weights=str(weights_folder(self._spool) / Path(entry.weights).name))
             self._read[line.end] = entry
         return self._read[line.end]
 

@@ -22,7 +22,7 @@ from study.tracking.entry import (
     encode,
     model_answers,
 )
-from study.tracking.journal import Journal, n_pending, unsent
+from study.tracking.journal import Journal, n_pending, unsent, weights_folder
 from study.tracking.server import check_tracking, download_weights, embedded_uri, find_run
 from study.tracking.shipping import Shipping
 
@@ -35,6 +35,7 @@ __all__ = [
     "embedded_uri",
     "find_run",
     "unsent",
+    "weights_folder",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_\-. :/]{1,250}")
@@ -106,7 +107,7 @@ class MlflowSink:
             outcome: its metrics go to the run as far as they are final: the last reported values are there already.
             weights: file that is uploaded as ``weights.safetensors``, then deleted.
         """
-        path = None if weights is None else str(self._from_spool(weights))
+        path = None if weights is None else str(weights.absolute())
         self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path))
 
     def interrupt_trial(self, key: TrialKey) -> None:
@@ -149,11 +150,6 @@ class MlflowSink:
         self._shipping.close(timeout_s)
         self._journal.close()
         return n_pending(self._spool)
-
-    def _from_spool(self, file: Path) -> Path:
-        """The way from the spool, which may be moved with all that is in it, to a file in it; of another its path."""
-        spool, file = self._spool.absolute(), file.absolute()
-        return file.relative_to(spool) if file.is_relative_to(spool) else file
 
     def _append(self, entry: Entry) -> None:
         # What a power failure may take until another entry comes or it is shipped: metrics, which come by the thousand,

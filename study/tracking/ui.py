@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from study.errors import UserError
-from study.tracking.database import ARTIFACTS
+from study.settings import sqlite_file
+from study.tracking.database import ARTIFACTS, follow_move
 from study.tracking.server import connect
 
 
@@ -38,6 +39,8 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     """
     # The server, killed while it makes a database, would leave one that is no use.
     connect(uri)
+    if (file := sqlite_file(uri)) is not None:
+        follow_move(file)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / ARTIFACTS).as_uri()]
     # The warnings are about how MLflow uses its own dependencies.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import LonglagError
+from study.errors import LonglagError, UserError
 from study.execution import cluster
 
 _LOOKS = """
@@ -55,6 +55,13 @@ def test_what_keeps_ray_from_starting_is_told_in_a_sentence(monkeypatch: pytest.
         pytest.raises(LonglagError, match=r"^Ray does not start on this machine: no port is free$"),
         cluster._embedded(1),
     ):
+        pass
+
+
+def test_a_cluster_that_is_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: pytest.fail("not ours to end"))
+    with pytest.raises(UserError, match="connected to Ray already"), cluster._embedded(1):
         pass
 
 

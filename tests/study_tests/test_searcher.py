@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray import cloudpickle
+from ray.exceptions import RayTaskError
 from ray.train import Checkpoint
 from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
@@ -14,7 +18,7 @@ from ray.tune.result import DONE
 
 from study.errors import LonglagError
 from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
-from study.execution.trainable import REPORT, STACK, TROUBLE
+from study.execution.trainable import REPORT, STACK, TROUBLE, Trouble
 from study.outcome import Status
 from study.search.model_search import ModelSearch
 from study_tests.conductor_book import Log, conductor, one_model_plan, records, reports, study_plan
@@ -31,9 +35,9 @@ def test_a_stack_that_tune_gives_up_fails_only_when_its_worker_died_too_often(
         assert isinstance(taken, dict)
         assert one.outcomes() == {}
         searcher.on_trial_complete(f"trial-{attempt}", error=True)
-        searcher.lose(f"trial-{attempt}", n_deaths, "No space left on device")
+        searcher.lose(f"trial-{attempt}", n_deaths, RuntimeError("the worker was killed\nand more"))
     assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
-    assert all(outcome.reason.endswith("last of: No space left on device") for outcome in one.outcomes().values())
+    assert all(outcome.reason.endswith("restarted, of: the worker was killed") for outcome in one.outcomes().values())
     assert {key.number for key in one.outcomes()} == {member.number for member in taken["stack"].members}
     assert searcher.error is None
 
@@ -42,23 +46,45 @@ def test_trouble_of_a_workers_machine_stops_the_study_and_fails_no_trial(tmp_pat
     one, stop = conductor(tmp_path, study_plan(), Log()), threading.Event()
     searcher = StackSearcher(one, str(tmp_path), stop)
     searcher.suggest("first")
-    searcher.on_trial_result("first", {REPORT: None, TROUBLE: "the disk is full", DONE: True})
+    trouble = Trouble(sentence="the disk is full", traceback="Traceback: ...")
+    searcher.on_trial_result("first", {REPORT: None, TROUBLE: trouble, DONE: True})
     assert stop.is_set()
     assert isinstance(searcher.error, LonglagError)
     assert str(searcher.error) == "the disk is full"
-    searcher.on_trial_complete("first", {REPORT: None, TROUBLE: "the disk is full", DONE: True})
+    assert searcher.error.__notes__ == ["Traceback: ..."]
+    searcher.on_trial_complete("first", {REPORT: None, TROUBLE: trouble, DONE: True})
     assert one.outcomes() == {}
 
 
-def test_the_last_line_of_what_tune_has_written_down_tells_of_a_death(tmp_path: Path) -> None:
-    told: list[str] = []
-    searcher = SimpleNamespace(lose=lambda trial_id, n_deaths, error: told.append(error))
-    ends = Events(searcher)  # type: ignore[arg-type]
-    written = tmp_path / "error.txt"
-    written.write_text("Failure # 1\nTraceback\nOSError: [Errno 28] No space left on device\n\n")
-    for file in (str(written), str(tmp_path / "missing"), None):
-        ends.on_trial_error(0, [], SimpleNamespace(trial_id="first", num_failures=1, error_file=file))  # type: ignore[arg-type]
-    assert told == ["OSError: [Errno 28] No space left on device", "an unknown error", "an unknown error"]
+def test_a_checkpoint_for_which_there_is_no_room_stops_the_study_and_fails_no_trial(tmp_path: Path) -> None:
+    one, stop = conductor(tmp_path, study_plan(), Log()), threading.Event()
+    searcher = StackSearcher(one, str(tmp_path), stop)
+    searcher.suggest("first")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # As Tune writes it down.
+    written = tmp_path / "error.pkl"
+    written.write_bytes(cloudpickle.dumps(RayTaskError("save", "Traceback", full)))
+    given_up = SimpleNamespace(trial_id="first", num_failures=MAX_RESTARTS + 1, pickled_error_file=str(written))
+    Events(searcher).on_trial_error(0, [], given_up)  # type: ignore[arg-type]
+    assert stop.is_set()
+    assert str(searcher.error) == "a worker cannot go on: [Errno 28] No space left on device"
+    assert one.outcomes() == {}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"half a pickle"])
+def test_a_death_of_which_nothing_could_be_written_down_is_one_all_the_same(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    one = conductor(tmp_path, study_plan(), Log())
+    searcher = StackSearcher(one, str(tmp_path), threading.Event())
+    searcher.suggest("first")
+    written = tmp_path / "error.pkl"
+    if content is not None:
+        written.write_bytes(content)
+    given_up = SimpleNamespace(trial_id="first", num_failures=MAX_RESTARTS + 1, pickled_error_file=str(written))
+    Events(searcher).on_trial_error(0, [], given_up)  # type: ignore[arg-type]
+    assert searcher.error is None
+    assert {outcome.status for outcome in one.outcomes().values()} == {Status.FAILED}
 
 
 def test_the_next_round_is_asked_between_two_events_while_workers_train(tmp_path: Path) -> None:
@@ -175,7 +201,7 @@ def test_a_worker_waits_no_longer_than_the_study_and_its_death_loses_nothing(tmp
     for dying in ("idle", "idle again"):
         take(dying)
         assert running[dying] is None
-        searcher.lose(dying, 1, "killed")
+        searcher.lose(dying, 1, None)
     assert len(one.outcomes()) == 4
     end("first")
     take("third")

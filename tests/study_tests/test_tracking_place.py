@@ -6,11 +6,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
 from study.outcome import TrialKey
 from study.tracking import server
+from study.tracking.database import follow_move
 from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import FIRST, FLUSH_S, OUTCOME, artifacts_of, card, run_of_trial, sink_of
 
@@ -67,15 +70,43 @@ def test_a_data_directory_can_be_moved_with_all_that_mlflow_lacks(tmp_path: Path
     assert not home.exists()
 
 
-def test_a_data_directory_that_is_copied_goes_on_naming_the_artifacts_that_are_there(
-    tmp_path: Path, empty_database: Path
-) -> None:
+def test_a_data_directory_that_is_copied_has_its_own_artifacts(tmp_path: Path, empty_database: Path) -> None:
     home, copied = tmp_path / "home", tmp_path / "copied"
     home.mkdir()
     shutil.copyfile(empty_database, home / "mlflow.db")
-    sink = sink_of(home)
-    sink.close_trial(FIRST, OUTCOME, None)
-    assert sink.close(FLUSH_S) == 0
+
+    def told(where: Path, number: int) -> Path:
+        sink = sink_of(where)
+        sink.close_trial(replace(FIRST, number=number), OUTCOME, None)
+        assert sink.close(FLUSH_S) == 0
+        run = run_of_trial(server.connect(embedded_uri(where)), replace(FIRST, number=number))
+        return Path(url2pathname(urlsplit(run.info.artifact_uri).path))
+
+    first = told(home, 0)
     shutil.copytree(home, copied)
-    run = run_of_trial(server.connect(embedded_uri(copied)), FIRST)
-    assert run.info.artifact_uri.startswith((home / "artifacts").as_uri())
+    assert told(copied, 1).is_relative_to(copied)
+    assert told(home, 2).is_relative_to(home)
+    for number, place in enumerate((home, copied, home)):
+        client = server.connect(embedded_uri(place))
+        run = run_of_trial(client, replace(FIRST, number=number))
+        assert "ladder.svg" in artifacts_of(client, run)
+    assert (copied / first.relative_to(home)).is_dir()
+
+
+def test_reading_a_moved_data_directory_leaves_its_database_as_it_is(tmp_path: Path, empty_database: Path) -> None:
+    home, moved = tmp_path / "home", tmp_path / "moved"
+    home.mkdir()
+    shutil.copyfile(empty_database, home / "mlflow.db")
+    sink = sink_of(home)
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"tensors")
+    sink.close_trial(FIRST, OUTCOME, weights)
+    assert sink.close(FLUSH_S) == 0
+    home.rename(moved)
+    before = (moved / "mlflow.db").read_bytes()
+    run = run_of_trial(server.connect(embedded_uri(moved)), FIRST)
+    assert download_weights(embedded_uri(moved), run.info.run_id, tmp_path / "to").read_bytes() == b"tensors"
+    assert (moved / "mlflow.db").read_bytes() == before
+    follow_move(moved / "mlflow.db")
+    client = server.connect(embedded_uri(moved))
+    assert "ladder.svg" in artifacts_of(client, run_of_trial(client, FIRST))

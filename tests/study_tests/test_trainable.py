@@ -60,11 +60,12 @@ def test_a_full_disk_fails_no_member_that_was_measured(tmp_path: Path, monkeypat
     result = worker(tmp_path, plan()).step()
     assert result[DONE]
     assert result[REPORT] is None
-    assert result[TROUBLE].endswith("cannot go on: [Errno 28] No space left on device")
+    assert result[TROUBLE].sentence.endswith("cannot go on: [Errno 28] No space left on device")
+    assert "in _drop" in result[TROUBLE].traceback
 
 
 def test_data_that_a_workers_machine_lacks_fails_no_member(tmp_path: Path) -> None:
     task = TaskPlan(name="text", parameters={"path": str(tmp_path / "gone.txt")})
     result = worker(tmp_path, replace(plan(), task=task)).step()
     assert result[REPORT] is None
-    assert "text must be in a file that can be read" in result[TROUBLE]
+    assert "text must be in a file that can be read" in result[TROUBLE].sentence
