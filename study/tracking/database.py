@@ -69,6 +69,8 @@ def local_folder(uri: str, address: str) -> Path | None:
 def follow_move(file: Path) -> None:
     """Have the database name the artifacts beside it, which is where MLflow's own interface looks for them."""
     with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return
         for (location,) in database.execute("SELECT artifact_location FROM experiments").fetchall():
             named = Path(unquote(urlsplit(location).path))
             beside = file.parent / ARTIFACTS / named.name

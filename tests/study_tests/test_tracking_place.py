@@ -110,3 +110,10 @@ def test_reading_a_moved_data_directory_leaves_its_database_as_it_is(tmp_path: P
     follow_move(moved / "mlflow.db")
     client = server.connect(embedded_uri(moved))
     assert "ladder.svg" in artifacts_of(client, run_of_trial(client, FIRST))
+
+
+def test_follow_move_leaves_a_file_alone_that_has_no_tables_yet(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    file.touch()
+    follow_move(file)
+    assert file.read_bytes() == b""
