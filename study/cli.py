@@ -6,7 +6,6 @@ Here are the commands that run a study; those that look are in ``study.cli_query
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import threading
 from importlib.metadata import version as installed_version
@@ -114,10 +113,6 @@ def main() -> None:
         sys.exit(code)
     except LonglagError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone, as with `longlag best | head`; nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
             raise

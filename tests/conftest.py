@@ -49,8 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(_environment.undo)
     # Compiled kernels may stay from one session to the next: their folder is named by their source.
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    for name, value in {"HOME": str(home), "XDG_CACHE_HOME": cache, **_FIXED}.items():
+    # Killed processes leave their temporary files; those of Ray need a short path.
+    temporary = Path(tempfile.mkdtemp(prefix="ll-", dir="/tmp"))
+    temporary.chmod(0o755)
+    config.add_cleanup(lambda: shutil.rmtree(temporary, ignore_errors=True))
+    fixed = {"HOME": str(home), "XDG_CACHE_HOME": cache, "TMPDIR": str(temporary), **_FIXED}
+    for name, value in fixed.items():
         _environment.setenv(name, value)
+    _environment.setattr(tempfile, "tempdir", None)
     for name in _ABSENT:
         _environment.delenv(name, raising=False)
 

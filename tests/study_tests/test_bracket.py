@@ -58,6 +58,19 @@ def test_advance_halves_at_rungs_and_completes_the_rest() -> None:
     ]
 
 
+def test_a_rung_keeps_the_members_with_the_highest_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = {10: 0.6, 11: 0.2, 12: 0.4, 13: 0.1, 14: 0.7}
+
+    def measured(stack: Stack, purpose: str, n: int, indices: list[int], ladder: object = None) -> list[tuple[Rung]]:
+        numbers = [stack.members[k].number for k in indices]
+        return [(Rung(length=6, lag=4, n_failed=round(n * share[one]), n_sequences=n),) for one in numbers]
+
+    monkeypatch.setattr(Stack, "evaluate", measured)
+    _, left = play(Bracket(plan()))
+    # Nobody has solved anything: the partial credit decides.
+    assert {number: one.outcome.n_updates for number, one in left.items()} == {14: 10, 10: 10, 12: 20, 11: 40, 13: 40}
+
+
 def test_a_pruned_trial_pinned_as_a_study_of_its_own_ends_as_it_did() -> None:
     spec = parse_spec("""
 name: s

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import replace
 
 import optuna
 import pytest
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import TPESampler
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,7 +17,6 @@ from study.outcome import Outcome, Status, failed_outcome
 from study.plan import Choices
 from study.search import history as history_module
 from study.search.history import MAX_LEARNED, N_GOOD, PARAMETERS, History
-from study.search.sampler import sampler_for
 from study.search.space import suggest
 from study.seeds import derive
 from study_tests.plan_book import MODEL, POINT, SEARCH
@@ -76,9 +78,17 @@ def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
     asked: list[FrozenTrial] = []
     outcomes: dict[int, Outcome] = {}
     for number in range(N_TRIALS):
-        plain = optuna.create_study(
-            direction="maximize", sampler=sampler_for(search, MODEL, number, derive(SEED, "ask", "m", number))
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = TPESampler(
+                seed=derive(SEED, "ask", "m", number) % 2**32,
+                n_startup_trials=n_startup,
+                n_ei_candidates=24,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
+        plain = optuna.create_study(direction="maximize", sampler=sampler)
         counted = learned(outcomes, max(n_most, n_startup), n_good)
         plain.add_trials([ended(asked[other], outcomes[other]) for other in sorted(counted)])
         plain.add_trials(asked[len(outcomes) :])

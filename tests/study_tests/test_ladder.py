@@ -11,6 +11,8 @@ from torch import Tensor
 from study.outcome import Rung
 from study.seeds import stream
 from study.training.ladder import climb, dependency_length, skill, solves_all
+from study.training.measure import yardstick
+from study_tests.plan_book import STACK
 from tasks import TASKS, Batch
 
 TASK = TASKS["temporal_order"]()
@@ -51,6 +53,22 @@ def test_climb_stops_each_member_at_its_first_unsolved_rung() -> None:
     assert [dependency_length(member, 10) for member in found] == [24, 0, 40, 8]
     assert all(one.n_sequences == 600 for member in found for one in member)
     assert [solves_all(member, (10, 20, 30, 50), 10) for member in found] == [False, False, True, False]
+
+
+def test_measuring_draws_as_many_fresh_sequences_as_it_says_and_others_for_every_purpose() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def infer(members: Sequence[int], batch: Batch) -> Tensor:
+        seen.extend(map(tuple, batch.inputs.T.tolist()))
+        return torch.zeros(len(members), 1, batch.inputs.shape[1], TASK.n_out)
+
+    measured = yardstick(STACK)
+    for purpose in ("interim/1", "final/1", "confirmed/1"):
+        # Not a multiple of what is drawn at a time; so long that no sequence comes twice by chance.
+        ((rung,), _) = measured.measure(infer, 2, purpose=purpose, ladder=(40,), n_sequences=600)
+        assert rung.n_sequences == 600
+    assert len(seen) == len(set(seen)) == 3 * 600
+    assert measured.probe_batch(3).inputs.shape == (STACK.training.longest, 3)
 
 
 def test_climb_goes_on_past_an_unsolved_rung_below_the_shortest_training_length() -> None:

@@ -133,6 +133,43 @@ def test_probe_reports_saturation_death_and_spectrum() -> None:
     assert dead["lyapunov/max"] == -math.inf
 
 
+def test_probe_counts_units_that_are_saturated_and_units_that_never_speak() -> None:
+    n_steps, n_sequences = LENGTH, N_SEQUENCES
+    net, data = network("elman_tanh"), batch()
+    weights = init(net)
+    for name in ("input", "recurrent"):
+        weights[name] = torch.zeros_like(weights[name])
+    # Slopes 1 - tanh^2 of 0.04, 0.06 and 1: the first of six units alone is saturated.
+    weights["bias"][0] = torch.tensor([0.96**0.5, 0.94**0.5, 0, 0, 0, 0], dtype=torch.float64).atanh()
+    found = probe(net, weights, None, TASK, data)[0].metrics
+    assert found["state/saturation"] == pytest.approx(1 / N_HIDDEN)
+    assert found["state/activity"] == pytest.approx((0.96**0.5 + 0.94**0.5) / N_HIDDEN)
+    net = network("elman_rectifier")
+    weights["bias"][0] = -1
+    # The second unit speaks of one symbol only, which comes now and then.
+    weights["input"][0, int(data.inputs[3, 2]), 1] = 2
+    n_spoken = int((data.inputs == data.inputs[3, 2]).sum())
+    assert 0 < n_spoken < n_steps * n_sequences
+    found = probe(net, weights, None, TASK, data)[0].metrics
+    assert found["state/dead"] == pytest.approx((N_HIDDEN - 1) / N_HIDDEN)
+    assert found["state/activity"] == pytest.approx(n_spoken / (n_steps * n_sequences * N_HIDDEN))
+
+
+@pytest.mark.parametrize(("cell", "candidate"), [("lstm", 2), ("lstm_1997", 1), ("gru", 2)])
+def test_probe_tells_the_norm_and_radius_of_the_candidates_matrix(cell: str, candidate: int) -> None:
+    net = network(cell)
+    weights = init(net)
+    for gate in range(net.cell.n_gates):
+        # Of such a matrix the radius is the larger entry of the diagonal, and the norm is more.
+        block = torch.zeros(N_HIDDEN, N_HIDDEN, dtype=torch.float64)
+        block[0, 0], block[1, 1], block[0, 1] = 0.1 * (gate + 1), 0.05, 2.0
+        weights["recurrent"][:, :, gate * N_HIDDEN : (gate + 1) * N_HIDDEN] = block
+    found = probe(net, weights, None, TASK, batch())[1].metrics
+    assert found["recurrent/spectral_radius"] == pytest.approx(0.1 * (candidate + 1))
+    norm = torch.linalg.svdvals(torch.tensor([[0.1 * (candidate + 1), 2.0], [0, 0.05]], dtype=torch.float64))[0]
+    assert found["recurrent/largest_singular_value"] == pytest.approx(float(norm))
+
+
 @pytest.mark.parametrize(("cell", "dropout"), KINDS)
 def test_probe_of_a_diverged_member_leaves_the_other_alone(cell: str, dropout: Dropout) -> None:
     net = network(cell, dropout)
@@ -157,10 +194,25 @@ def test_probe_of_overflowing_states_does_not_tell_of_a_vanishing_error() -> Non
 
 
 def test_probe_of_lstm_also_follows_the_carousel() -> None:
-    net = network("lstm")
-    one = probe(net, init(net), None, TASK, batch())[0]
-    assert one.metrics["gradient/carousel/decay_rate"] > one.metrics["gradient/decay_rate"] - 1
-    assert "gradient/carousel/half_life" in one.metrics
+    net, data = network("lstm"), batch()
+    weights = init(net)
+    one = probe(net, weights, None, TASK, data)[0]
+    (net_input,) = net.drive(weights, data.inputs, None)[0].dense()
+    hidden = cell = torch.zeros(N_SEQUENCES, N_HIDDEN, dtype=torch.float64)
+    cells = []
+    for t in range(LENGTH):
+        i, f, g, o = (net_input[0, t] + hidden @ weights["recurrent"][0]).chunk(4, dim=-1)
+        # A leaf per step, through which all later errors pass.
+        cell = (f.sigmoid() * cell + i.sigmoid() * g.tanh()).requires_grad_()
+        hidden = o.sigmoid() * cell.tanh()
+        cells.append(cell)
+    output = (hidden @ weights["readout"][0] + weights["readout_bias"][0])[None, None]
+    signals = torch.stack(torch.autograd.grad(TASK.loss(data, output).sum() * N_SEQUENCES, cells))
+    expected = signals.square().sum(-1).mean(-1).sqrt().flip(0)[1:]
+    curve = torch.tensor(one.part_flow["carousel"], dtype=torch.float64)
+    torch.testing.assert_close(curve, expected, rtol=1e-10, atol=1e-14)
+    wanted = flow_metrics(expected.tolist(), "gradient/carousel")
+    assert {name: one.metrics[name] for name in wanted} == pytest.approx(wanted)
     assert list(one.part_flow) == ["input", "forget", "candidate", "output", "carousel", "state"]
 
 

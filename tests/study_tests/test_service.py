@@ -197,10 +197,13 @@ def two_nodes() -> Iterator[str]:
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
-    lines = iter(process.stdout.readline, "")
-    yield next(line.split()[1] for line in lines if line.startswith("address "))
-    process.communicate()
+    try:
+        lines = iter(process.stdout.readline, "")
+        yield next(line.split()[1] for line in lines if line.startswith("address "))
+        process.communicate()
+    finally:
+        process.kill()
+        process.wait()

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from study.errors import LonglagError
+from study.outcome import failed_outcome
 from study.tracking import shipper
 from study.tracking.place import Place
 from study.tracking.sink import MlflowSink, download_weights, embedded_uri
@@ -222,6 +225,39 @@ def test_sink_puts_an_entry_aside_that_mlflow_refuses(sink: MlflowSink, client: 
     assert "1 entries are kept in" in (sink.last_error() or "")
     assert "learning[0]" in (home / "spool" / "refused.jsonl").read_text()
     assert run_of_trial(client, SECOND).data.metrics == {"loss": 0.5}
+
+
+def test_sink_offers_an_entry_three_times_to_a_server_that_refuses_it(
+    sink: MlflowSink, client: MlflowClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    log_batch, refusals = SqlAlchemyStore.log_batch, 0
+
+    def hesitant(*passed: Any, **named: Any) -> None:
+        nonlocal refusals
+        if refusals < 2:
+            refusals += 1
+            raise MlflowException("not now", INVALID_PARAMETER_VALUE)
+        log_batch(*passed, **named)
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", hesitant)
+    sink.log_metrics(FIRST, reported(10, 0.5))
+    assert sink.close(FLUSH_S) == 0
+    assert refusals == 2
+    assert not (home / "spool" / "refused.jsonl").exists()
+    assert run_of_trial(client, FIRST).data.metrics == {"loss": 0.5}
+
+
+def test_sink_shortens_words_that_are_longer_than_mlflow_takes(sink: MlflowSink, client: MlflowClient) -> None:
+    sink.open_trial(card(FIRST, init=7000 * "x"))
+    sink.close_trial(FIRST, failed_outcome(f"ValueError: {7000 * 'y'}"), None)
+    assert sink.close(FLUSH_S) == 0
+    assert sink.last_error() is None
+    run = run_of_trial(client, FIRST)
+    assert run.data.params["init"] == 5000 * "x"
+    assert run.data.tags["longlag.reason"].startswith("ValueError: yyy")
+    assert 1000 < len(run.data.tags["longlag.reason"]) <= 5000
 
 
 def test_sink_puts_a_corrupt_line_aside(home: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,12 @@ def test_error_flows_of_like_depth_share_their_axes() -> None:
 
 
 def test_axes_that_have_been_drawn_are_let_go() -> None:
+    def n_axes() -> int:
+        gc.collect()
+        return sum(type(one) is Axes for one in gc.get_objects())
+
+    # What other tests hold.
+    before = n_axes()
     error_flow_svg(OUTCOME, "t")
     ladder_svg(OUTCOME, "t")
-    gc.collect()
-    assert not any(type(one) is Axes for one in gc.get_objects())
+    assert n_axes() <= before

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray.tune.result import DONE
+from ray.tune.result import DONE, SHOULD_CHECKPOINT
 from safetensors.torch import load_file
 
+from study.execution import trainable
 from study.execution.trainable import REPORT, SPOOL, STACK, TROUBLE, StackTrainable
 from study.outcome import Status
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan
@@ -69,3 +70,28 @@ def test_data_that_a_workers_machine_lacks_fails_no_member(tmp_path: Path) -> No
     result = worker(tmp_path, replace(plan(), task=task)).step()
     assert result[REPORT] is None
     assert "text must be in a file that can be read" in result[TROUBLE].sentence
+
+
+def test_a_worker_goes_on_from_what_another_has_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "CHECKPOINT_S", 0.0)
+    stack = replace(plan(), training=replace(plan().training, n_updates=10))
+    first = worker(tmp_path, stack)
+    first.save_checkpoint(str(tmp_path))
+    assert not (tmp_path / "stack.pt").exists()
+    result = first.step()
+    assert (result[DONE], result[SHOULD_CHECKPOINT]) == (False, True)
+    first.save_checkpoint(str(tmp_path))
+    second = worker(tmp_path, stack)
+    second.load_checkpoint(str(tmp_path))
+    reports = [one.step()[REPORT] for one in (first, second)]
+    # The other half of the budget, and no more.
+    assert [report.n_member_updates for report in reports] == [15, 15]
+    found, again = ({one.number: load_file(one.weights) for one in report.departed} for report in reports)
+    assert found.keys() == again.keys() == {0, 1, 2}
+    assert all(bool((again[k][name] == found[k][name]).all()) for k in found for name in found[k])
+
+
+def test_a_worker_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
+    one = worker(tmp_path, plan())
+    one.load_checkpoint(str(tmp_path))
+    assert one.step()[REPORT].n_member_updates == 15
