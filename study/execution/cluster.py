@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
@@ -21,6 +24,9 @@ CONNECT_S = 5.0
 
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Reports are small; Ray's default of 30 % of the memory would be taken from the trials."""
+
+_PREFIX, _IN_USE = "longlag-ray-", "in_use"
+"""Of the name of a folder for Ray, and the file in it that is locked as long as the process lives that has made it."""
 
 _LONGEST_TEMPORARY = 22
 """Bytes of the name of a folder for temporary files in which Ray's sockets can lie: of their paths' 107 at most, our
@@ -78,9 +84,7 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
         raise UserError("a cluster of its own needs a process without Ray, but this one is connected to Ray already")
     # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
     os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
-    # Sockets of a longer path there are not.
-    place = "/tmp" if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY else None
-    with tempfile.TemporaryDirectory(prefix="longlag-ray-", dir=place, ignore_cleanup_errors=True) as folder:
+    with _temporary_folder() as folder:
         try:
             # Without an address Ray would join the cluster that RAY_ADDRESS names.
             ray.init(
@@ -100,6 +104,25 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder for Ray's sockets and logs, after those are removed that processes have left which were killed."""
+    # Sockets of a longer path there are not.
+    usual = Path(tempfile.gettempdir())
+    place = usual if len(os.fsencode(usual)) <= _LONGEST_TEMPORARY else Path("/tmp")
+    for left in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (left / _IN_USE).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True) as folder:
+        made = Path(folder) / "lock"
+        with made.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Nobody sees the lock before it is held.
+            made.rename(Path(folder) / _IN_USE)
+            yield folder
 
 
 @contextmanager

@@ -46,6 +46,25 @@ def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
     assert len(str(socket)) <= 107
 
 
+def test_rays_folder_of_a_process_that_was_killed_is_removed_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "_LONGEST_TEMPORARY", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dies = (
+        "import os, sys, tempfile; from study.execution import cluster; cluster._LONGEST_TEMPORARY = 1000\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "with cluster._temporary_folder() as folder: os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", dies, str(tmp_path)], check=False).returncode == 9
+    (left,) = tmp_path.iterdir()
+    with cluster._temporary_folder() as first, cluster._temporary_folder() as second:
+        assert not left.exists()
+        # Both are in use, of one process or of two.
+        assert {Path(first), Path(second)} == set(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_keeps_ray_from_starting_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: object) -> None:
         raise ValueError("no port is free\nand more")
