@@ -119,9 +119,10 @@ def _temporary_folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "lock"
         with made.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # Nobody sees the lock before it is held.
-            made.rename(Path(folder) / _IN_USE)
+            # Where a file system has no locks, nobody sees one, and the folder may be left.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                made.rename(Path(folder) / _IN_USE)
             yield folder
 
 
