@@ -34,8 +34,11 @@ def list_studies() -> None:
     """All studies and how far they are."""
     from study.console import studies_table
 
-    found, unreadable = session().studies()
-    out.print(studies_table(found) if found or unreadable else "no studies yet")
+    here = session()
+    found, unreadable = here.studies()
+    out.print(
+        studies_table(found) if found or unreadable else f"no studies yet in {here.settings.home}", soft_wrap=True
+    )
     _complain(unreadable)
 
 
@@ -139,6 +142,16 @@ def tasks() -> None:
     problems = (*TASKS.items(), *DATASETS.items())
     rows = [(name, str(problem.shortest_length), problem.source) for name, problem in problems]
     out.print(listing("tasks", ("task", "shortest length ", "source"), rows))
+
+
+@queries.command("hyperparameters")
+def list_hyperparameters() -> None:
+    """What a study file's `space` may name, and where it is searched if it does not."""
+    from study.console import domain_text, listing
+    from study.hyperparameter import HYPERPARAMETERS
+
+    rows = [(name, domain_text(one.default), one.values_text, one.meaning) for name, one in HYPERPARAMETERS.items()]
+    out.print(listing("hyperparameters", ("name", "default", "values", "meaning"), rows))
 
 
 @queries.command("presets")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from study.course import Course
 from study.outcome import Loss, Rung, Status
-from study.plan import Parameter, StudyPlan
+from study.plan import Choices, Domain, Interval, Parameter, StudyPlan
 from study.record import TrialRecord
 from study.report import Json
 from study.running import Watched
@@ -137,6 +137,15 @@ def parameters_text(parameters: Mapping[str, Json] | Mapping[str, Parameter]) ->
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters.items()
     )
+
+
+def domain_text(domain: Domain) -> str:
+    """Where a hyperparameter is searched, or its one value."""
+    if isinstance(domain, Interval):
+        return f"searched, {domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
+    if isinstance(domain, Choices):
+        return f"searched, {', '.join(map(str, domain.values))}"
+    return f"{domain:g}" if isinstance(domain, float) else str(domain)
 
 
 def duration(seconds: float) -> str:

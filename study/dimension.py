@@ -33,6 +33,14 @@ class Hyperparameter:
     whole: bool = False
     applies: Callable[[str, Chosen], bool] = lambda cell, chosen: True
 
+    @property
+    def values_text(self) -> str:
+        """The values that make sense, in words."""
+        if self.names:
+            return ", ".join(self.names)
+        over, under = "over " * self.open_low, "under " * self.open_high
+        return f"{over}{self.low:g} to {under}{self.high:g}"
+
     def accepts(self, value: Parameter) -> bool:
         """Whether the value makes sense for this hyperparameter."""
         if self.names:

@@ -46,7 +46,7 @@ def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event
 
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop``; a second one interrupts at once. Elsewhere than in the main thread: nothing.
+    """SIGINT, SIGTERM and SIGHUP set ``stop``; a second one interrupts. Elsewhere than in the main thread: nothing.
 
     An exception in the midst of an import can be lost, or leave a library half made: whoever runs a study enters this
     before it imports one.
@@ -60,7 +60,9 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Who ignores the loss of the terminal, as nohup does, goes on ignoring it.
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield
     finally:

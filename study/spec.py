@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ MAX_CHAIN_WEIGHTS = 10_000_000
 MAX_NAME = 64
 """Characters of a study's name."""
 
+NAME = rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}"
+
 MAX_MODEL_NAME = 200
 """Characters of a model's name, which is a part of the names of files and metrics."""
 
@@ -72,7 +74,7 @@ class ModelSpec(Section):
 class Spec(Section):
     """A study file."""
 
-    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}}$")]
+    name: str
     description: str = ""
     task: TaskSpec
     ladder: list[Length]
@@ -81,12 +83,18 @@ class Spec(Section):
     training: TrainingSpec = TrainingSpec()
     halving: HalvingSpec = HalvingSpec()
     search: SearchSpec = SearchSpec()
-    models: Annotated[dict[str, ModelSpec], Field(min_length=1)]
+    models: dict[str, ModelSpec]
     space: Space = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Spec:
+        must(
+            re.fullmatch(NAME, self.name) is not None,
+            f"name must be 1 to {MAX_NAME} letters, digits, '_', '.' and '-', a letter or digit first",
+            f"got {self.name!r}",
+        )
+        must(bool(self.models), "models must name at least one network", "it is empty")
         task = self.task.build()
         shortest, longest = self._lengths()
         must(shortest <= longest, "lengths must be [shortest, longest]", f"got [{shortest}, {longest}]")

@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
+from ray._private import services
 
 from study.errors import LonglagError, UserError
 from study.plan import Device
@@ -87,16 +89,17 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
     with _temporary_folder() as folder:
         try:
             # Without an address Ray would join the cluster that RAY_ADDRESS names.
-            ray.init(
-                address="local",
-                num_cpus=n_workers or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-                logging_level="error",
-            )
+            with _apart():
+                ray.init(
+                    address="local",
+                    num_cpus=n_workers or len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=folder,
+                    _node_ip_address="127.0.0.1",
+                    logging_level="error",
+                )
         except (OSError, RuntimeError, ValueError) as error:
             ray.shutdown()
             raise LonglagError(f"Ray does not start on this machine: {_first_line(error)}") from None
@@ -104,6 +107,21 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Have Ray start its processes in sessions of their own.
+
+    Who terminates a whole group of processes, as ``timeout`` and many a scheduler do, means the driver: without Ray it
+    could not put the stacks down, and would wait a minute for Ray to come back. Ray has an option against Ctrl-C only.
+    """
+    start = services.ConsolePopen
+    services.ConsolePopen = partial(start, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def run(
     Raises:
         Exception: what the search or the tracking of the study raised; the stacks are put down by then.
     """
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What fails is told as a trial's reason or as the study's error; the terminal belongs to the live table.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     weights.mkdir(parents=True, exist_ok=True)
     for left_behind in cache.glob(f"{name}-{8 * '[0-9a-f]'}"):
         # By a process that was killed.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from study.errors import UserError
@@ -22,7 +24,9 @@ def check_address(host: str, port: int) -> None:
     except OSError as error:
         # Python repeats the address in parentheses.
         reason = str(error.strerror).partition(" (")[0]
-        raise UserError(f"the UI must have an address to listen on, but {host}:{port} is none: {reason}") from None
+        raise UserError(
+            f"the UI must have an address to listen on, but {host}:{port} is none: {reason} (--port takes another)"
+        ) from None
 
 
 def serve(uri: str, home: Path, *, host: str, port: int) -> int:
@@ -40,7 +44,9 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     # The server, killed while it makes a database, would leave one that is no use.
     connect(uri)
     if (file := sqlite_file(uri)) is not None:
-        follow_move(file)
+        # On a disk that cannot be written there is less to be seen.
+        with suppress(sqlite3.OperationalError):
+            follow_move(file)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
     command += ["--port", str(port), "--workers", "1", "--default-artifact-root", (home / ARTIFACTS).as_uri()]
     # The warnings are about how MLflow uses its own dependencies.
@@ -51,11 +57,11 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
     }
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with subprocess.Popen(command, env={**os.environ, **quiet}) as server:
+        # Of its own session: interrupted by a terminal as well as by us, it would print tracebacks.
+        with subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True) as server:
             try:
                 return server.wait()
             except KeyboardInterrupt:
-                # A terminal has interrupted the server as well, but who terminates a process means this one alone.
                 server.terminate()
                 server.wait()
                 return 0

@@ -60,7 +60,8 @@ def longlag(home: Path, *words: str, env: dict[str, str] | None = None) -> subpr
 @contextmanager
 def running(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     with (home.parent / "driver.log").open("a") as log:
-        process = subprocess.Popen(command(home, *words), stdout=log, stderr=log, text=True)
+        # In a group of its own, which tests may signal as a whole.
+        process = subprocess.Popen(command(home, *words), stdout=log, stderr=log, text=True, start_new_session=True)
         try:
             yield process
         finally:

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from study.study_file import load_spec, parse_spec
+from study.hyperparameter import HYPERPARAMETERS
+from study.spec import Spec
+from study.study_file import SECTIONS, TOP, load_spec, parse_spec
 from study_tests.cli_book import Call, assert_refused
 
 SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
@@ -67,7 +70,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "no updates": (["training.n_updates=0"], ["training.n_updates", "greater than or equal to 1", "got 0"]),
     "words for a number": (["training.n_updates=many"], ["training.n_updates", "valid integer", "'many'"]),
     "rungs beyond the budget": (["halving.rungs=[9000]"], ["halving.rungs", "below n_updates = 4000"]),
-    "no models": (["models={}"], ["models", "at least 1"]),
+    "no models": (["models={}"], ["models must name at least one network", "it is empty"]),
     "bad model name": (["models.a/b={cell: gru}"], ["a model's name must be 1 to 200 letters", "'a/b'"]),
     "no model name": (["models={'': {cell: gru}}"], ["a model's name must be 1 to 200 letters", "''"]),
     "a folder's name": (["models={..: {cell: gru}}"], ["a model's name must be 1 to 200 letters", "'..'"]),
@@ -77,7 +80,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "grid over an interval": (["search.sampler=grid"], ["sampler grid needs choices"]),
     "no value": (["ladder"], ["--set must be key=value", "'ladder'"]),
     "a value as a section": (["n_hidden.x=1"], ["n_hidden must be a section"]),
-    "bad name": (["name='a b'"], ["name", "'a b'"]),
+    "bad name": (["name='a b'"], ["name must be 1 to 64 letters, digits", "'a b'"]),
     "a truth for a number": (["training.batch_size=true"], ["training.batch_size", "valid integer", "True"]),
     "a broken count": (["training.batch_size=15e-1"], ["training.batch_size", "valid integer", "1.5"]),
     "a word for a count": (["training.n_updates='3'"], ["training.n_updates", "valid integer", "'3'"]),
@@ -166,7 +169,7 @@ def test_launch_refuses_a_cluster_that_is_not_there(longlag: Call, tmp_path: Pat
     assert_refused(result, "there is no Ray cluster at", code=1)
     assert_refused(longlag("launch", "demo", "--address", "head"), "must be host:port", "'head'")
     assert not list((tmp_path / ".longlag").iterdir())
-    assert longlag("list")[1] == "no studies yet\n"
+    assert longlag("list")[1] == f"no studies yet in {tmp_path / '.longlag'}\n"
 
 
 def test_launch_refuses_a_home_that_cannot_be_written(longlag: Call, tmp_path: Path) -> None:
@@ -208,6 +211,29 @@ def test_the_readmes_study_file_is_one() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert [model.cell for model in parse_spec(example).plan("cpu").models] == ["elman_tanh", "lstm"]
+
+
+def test_the_reference_of_study_files_has_every_key_and_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "study_file.md").read_text(encoding="utf-8")
+    parts = dict(part.split("\n", 1) for part in f"the top level\n{text}".split("\n## "))
+    sections: dict[str, type[BaseModel]] = {TOP: Spec, **SECTIONS}
+    for name, section in sections.items():
+        rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", parts[name], re.MULTILINE))
+        fields = {key: field for key, field in section.model_fields.items() if key not in SECTIONS}
+        assert rows.keys() == fields.keys()
+        for key, field in fields.items():
+            default = "must be given" if field.is_required() else str(field.default or "empty")
+            assert rows[key] == ("empty" if field.default_factory else default), key
+
+
+def test_hyperparameters_are_listed_with_where_they_are_searched(longlag: Call) -> None:
+    code, printed, _ = longlag("hyperparameters")
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert code == 0
+    assert any(line.startswith("learning_rate searched, 0.0005 to") for line in lines)
+    assert any(line.startswith("weight_decay 0 0 to 1000 factor of the weights") for line in lines)
+    assert any(line.startswith("dropout none none, dropout, fast kind of dropout") for line in lines)
+    assert {line.split(" ")[0] for line in lines} >= set(HYPERPARAMETERS)
 
 
 def test_presets_are_valid_and_say_what_they_do(longlag: Call) -> None:

@@ -278,13 +278,13 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize(("module", "name"), [(study_file, "extend_registries"), (cluster, "Cluster")])
 def test_launch_stops_in_one_sentence_when_it_is_interrupted_before_training(
-    longlag: Call, monkeypatch: pytest.MonkeyPatch, module: object, name: str
+    longlag: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
 ) -> None:
     before = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *passed, **named: (interrupt(), before(*passed, **named))[1])
     code, _, sentence = longlag("launch", "demo")
     assert (code, sentence) == (130, "longlag: interrupted before training began: nothing has changed\n")
-    assert longlag("list")[1] == "no studies yet\n"
+    assert longlag("list")[1] == f"no studies yet in {tmp_path / '.longlag'}\n"
 
 
 @pytest.mark.usefixtures("no_ray")

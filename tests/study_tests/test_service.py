@@ -136,7 +136,7 @@ def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Pat
     assert_whole(catalogue(home).records("tiny"), f"sqlite:///{home / 'mlflow.db'}")
 
 
-@pytest.mark.parametrize("way", ["SIGINT", "SIGTERM", "stop"])
+@pytest.mark.parametrize("way", ["SIGINT", "SIGTERM", "SIGHUP", "stop"])
 def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path: Path, way: str) -> None:
     home = tmp_path / "home"
     # The command takes seconds to start, in which the study must not end by itself.
@@ -148,7 +148,8 @@ def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path
         else:
             # The worker has seconds of training before it; after its first trial the study may end at any moment.
             wait_until(lambda: actors(driver.pid) or driver.poll() is not None, "a worker")
-            driver.send_signal(getattr(signal, way))
+            # As a terminal does for Ctrl-C and when it is closed, and many a scheduler.
+            os.killpg(driver.pid, getattr(signal, way))
         assert driver.wait(DEADLINE_S) == 130, (tmp_path / "driver.log").read_text()
     assert catalogue(home).get("tiny").state is StudyState.STOPPED
     records = catalogue(home).records("tiny")
