@@ -52,7 +52,10 @@ def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
     (tmp_path / ".longlag").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert_refused(longlag("ui", "--port", str(port)), f"127.0.0.1:{port} is none: Address already in use\n")
+        assert_refused(
+            longlag("ui", "--port", str(port)),
+            f"127.0.0.1:{port} is none: Address already in use (--port takes another)\n",
+        )
     assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
 
 
@@ -128,7 +131,9 @@ def test_replicate_refuses_a_bad_name_and_makes_a_good_one_of_a_long_one(longlag
     catalogue.release(spec.name, catalogue.acquire(spec.name), StudyState.STOPPED)
     end_a_trial(storage, spec)
     for name in ("a/b", "", "n" * 65):
-        assert_refused(longlag("replicate", spec.name, "--name", name), "name: string should match pattern", repr(name))
+        assert_refused(
+            longlag("replicate", spec.name, "--name", name), "name must be 1 to 64 letters, digits", repr(name)
+        )
     assert [path.name for path in home.iterdir()] == ["search.db"]
     again = Session(read_settings(home)).replicated(spec.name, 2)
     assert (len(again.name), list(again.models)) == (64, ["lstm"])

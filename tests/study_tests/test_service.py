@@ -139,9 +139,12 @@ def test_trials_are_the_same_when_a_worker_is_killed(steady: Path, tmp_path: Pat
 @pytest.mark.parametrize("way", ["SIGINT", "SIGTERM", "SIGHUP", "stop"])
 def test_stopping_settles_every_trial_and_resume_finishes(steady: Path, tmp_path: Path, way: str) -> None:
     home = tmp_path / "home"
+    # Whoever has started the tests may have them ignore it.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # The command takes seconds to start, in which the study must not end by itself.
     longer = ["--set", "training.n_updates=60000"] if way == "stop" else []
     with running(home, "launch", spec_file(tmp_path), "--workers", "2", *longer) as driver:
+        signal.signal(signal.SIGHUP, before)
         if way == "stop":
             wait_until(lambda: n_ended(home) >= 1 or driver.poll() is not None, "a trial")
             assert "is stopped" in longlag(home, "stop", "tiny").stdout
