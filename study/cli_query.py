@@ -36,9 +36,10 @@ def list_studies() -> None:
 
     here = session()
     found, unreadable = here.studies()
-    out.print(
-        studies_table(found) if found or unreadable else f"no studies yet in {here.settings.home}", soft_wrap=True
-    )
+    if found or unreadable:
+        out.print(studies_table(found))
+    else:
+        out.print(f"no studies yet in {here.settings.home}", soft_wrap=True)
     _complain(unreadable)
 
 

@@ -44,6 +44,12 @@ def beating(catalogue: Catalogue, name: str, owner: Owner, stop: threading.Event
         raise failures[0]
 
 
+def ending_signals() -> list[signal.Signals]:
+    """What asks a process to end: SIGTERM, and the loss of its terminal unless that is ignored, as nohup has it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]
+
+
 @contextmanager
 def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP set ``stop``; a second one interrupts. Elsewhere than in the main thread: nothing.
@@ -60,9 +66,7 @@ def stopping_on_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    # Who ignores the loss of the terminal, as nohup does, goes on ignoring it.
-    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, *ending_signals())}
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from study.errors import UserError
+from study.lease import ending_signals
 from study.settings import sqlite_file
 from study.tracking.database import ARTIFACTS, follow_move
 from study.tracking.server import connect
@@ -55,7 +56,7 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ending_signals()}
     try:
         # Of its own session: interrupted by a terminal as well as by us, it would print tracebacks.
         with subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True) as server:
@@ -66,4 +67,5 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
                 server.wait()
                 return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

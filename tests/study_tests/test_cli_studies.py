@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,11 +25,10 @@ from study.session import Session
 from study.settings import read_settings
 from study.spec import Spec
 from study.study_file import dump_spec, load_spec
-from study.tracking import ui
 from study.tracking.server import connect, embedded_uri, find_run, runs_of, trial_key
 from study.tracking.sink import MlflowSink
 from study_tests.cli_book import Call, assert_refused
-from study_tests.mlflow_book import OUTCOME, ThreadShipping, wait_until
+from study_tests.mlflow_book import OUTCOME, ThreadShipping
 from tasks_tests.data_files import write_letters
 
 
@@ -46,44 +41,6 @@ def test_queries_refuse_what_does_not_exist(longlag: Call, tmp_path: Path) -> No
     assert_refused(longlag("evaluate", "nowhere"), "an exported trial is needed", "nowhere/study.yaml")
     assert_refused(longlag("best", "--task", "adding2"), "unknown task 'adding2'", "did you mean 'adding'")
     assert not list(tmp_path.iterdir())
-
-
-def test_ui_refuses_a_port_in_use(longlag: Call, tmp_path: Path) -> None:
-    (tmp_path / ".longlag").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert_refused(
-            longlag("ui", "--port", str(port)),
-            f"127.0.0.1:{port} is none: Address already in use (--port takes another)\n",
-        )
-    assert_refused(longlag("ui", "--host", "no.such.host.invalid"), "no.such.host.invalid:5000 is none")
-
-
-def test_ui_that_is_terminated_takes_its_server_along(tmp_path: Path, free_port: int) -> None:
-    (tmp_path / "home").mkdir()
-    words = ["--home", str(tmp_path / "home"), "ui", "--port", str(free_port)]
-    with subprocess.Popen([sys.executable, "-m", "study.cli", *words], start_new_session=True) as process:
-        try:
-            wait_until(lambda: answers(free_port))
-            process.terminate()
-            assert process.wait(60) == 0
-            assert not answers(free_port)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_ui_ends_as_the_server_does(
-    longlag: Call, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".longlag").mkdir()
-    monkeypatch.setattr(ui, "serve", lambda *passed, **named: 3)
-    assert longlag("ui", "--port", str(free_port))[0] == 3
 
 
 def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path) -> None:
