@@ -12,7 +12,7 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import function, slope
-from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, preceding, reach, selected, store, weights, within
 
 FORWARD = Parting(n_units=128, n_rows=16, n_warps=4)
 BACKWARD = Parting(n_units=128, n_rows=32, n_warps=4)
@@ -56,7 +56,7 @@ def forward(
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     hidden = tl.full((WIDTH, ROWS), 0.0, states.dtype.element_ty)
     first, end = k * n_kept * stride, (k + 1) * n_kept * stride
-    at, earlier = first, first
+    at = first
     for t in range(n_steps):
         if UNTIED:
             own = matrix + (n_matrices - n_steps + t) * HIDDEN * HIDDEN
@@ -64,6 +64,7 @@ def forward(
         else:
             own = matrix
         n_before = n_batch if t > 0 else 0
+        earlier = preceding(at, stride, first, end)
         start, places, bound = selected(
             drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
         )
@@ -90,7 +91,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
-        at, earlier = following(at, stride, first, end), at
+        at = following(at, stride, first, end)
 
 
 @triton.jit(do_not_specialize=["n_matrices", "n_steps", "n_batch", "n_read"])

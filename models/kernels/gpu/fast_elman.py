@@ -12,7 +12,7 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import function, slope, upper_tail
-from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, preceding, reach, selected, store, weights, within
 from models.kernels.interface import LOGISTIC, RECTIFIER, TANH
 from models.moment import FAR, NOISELESS
 
@@ -60,9 +60,10 @@ def forward(
     mean = tl.full((WIDTH, ROWS), 0.0, means.dtype.element_ty)
     spread = mean
     first, end = k * n_kept * stride, (k + 1) * n_kept * stride
-    at, earlier = first, first
+    at = first
     for t in range(n_steps):
         n_before = n_batch if t > 0 else 0
+        earlier = preceding(at, stride, first, end)
         start, places, bound = selected(
             drive_mean, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, HIDDEN, GATHERED
         )
@@ -92,7 +93,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
-        at, earlier = following(at, stride, first, end), at
+        at = following(at, stride, first, end)
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from models.kernels.gpu.launch import Parting
 from models.kernels.gpu.nonlinearity import logistic, tanh
-from models.kernels.gpu.tile import dot, following, load, reach, selected, store, weights, within
+from models.kernels.gpu.tile import dot, following, load, preceding, reach, selected, store, weights, within
 
 FORWARD = Parting(n_units=64, n_rows=16, n_warps=8)
 BACKWARD = Parting(n_units=64, n_rows=16, n_warps=4)
@@ -49,10 +49,11 @@ def forward(
     # Zeros stand for the state before the first step; they, too, are multiplied, as weights may be infinite.
     hidden = tl.full((ROWS, WIDTH), 0.0, states.dtype.element_ty)
     first, end = k * n_kept * stride, (k + 1) * n_kept * stride
-    at, earlier = first, first
+    at = first
     for t in range(n_steps):
         gates_t = gates + 3 * at
         n_before = n_batch if t > 0 else 0
+        earlier = preceding(at, stride, first, end)
         start, places, bound = selected(
             drive, codes, code_stride, n_choices, k, t, rows, n_steps, n_batch, GATES, GATHERED
         )
@@ -87,7 +88,7 @@ def forward(
         if BLOCKS > 1:
             # What some threads wrote others read at the next step.
             tl.debug_barrier()
-        at, earlier = following(at, stride, first, end), at
+        at = following(at, stride, first, end)
 
 
 @triton.jit(do_not_specialize=["n_steps", "n_batch", "n_read"])

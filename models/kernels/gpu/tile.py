@@ -40,6 +40,16 @@ def following(at, stride, first, end):
 
 
 @triton.jit
+def preceding(at, stride, first, end):
+    """The counterpart of ``following``.
+
+    It is not carried from step to step beside the place itself: where both begin as the same value, Triton takes the
+    one that becomes the other's old value for one that never changes.
+    """
+    return tl.where(at > first, at, end) - stride
+
+
+@triton.jit
 def within(tile, real, n_units, WIDTH: tl.constexpr):
     """The tile with zeros for units that are not real: what stands there could be infinite or NaN."""
     if n_units % WIDTH == 0:
