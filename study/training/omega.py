@@ -6,7 +6,8 @@ Both forms take what the weights multiply for constants: their gradient is the i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -96,14 +97,44 @@ def omega_of_states(matrix: Tensor, delta: Tensor, cotangent: Tensor, mask: Tens
     return excess.square().sum((1, 2)) / n_counted, _by_matrix(passed.mul_(push.unsqueeze(-1)), delta, mask)
 
 
-def omega_penalty(members: Sequence[Hyperparameters], cell: Cell, weights: Weights, values: Tensor) -> Penalty | None:
+@dataclass(frozen=True, kw_only=True)
+class Charges:
+    """Who pays for Omega, and how much: everything that is not a tensor is settled once, before the first update.
+
+    ``members`` are the K hyperparameters, ``weight`` is the factor of Omega, ``[K]``, and ``paying`` selects those who
+    pay for a form, by its name.
+    """
+
+    members: tuple[Hyperparameters, ...]
+    weight: Tensor
+    paying: Mapping[str, slice | Tensor]
+
+    def of(self, part: slice) -> Charges | None:
+        """The same for some of the members; None if none of them pays."""
+        some = self.members[part]
+        return self if len(some) == len(self.members) else charges(some, self.weight)
+
+
+def charges(members: Sequence[Hyperparameters], like: Tensor) -> Charges | None:
+    """What these members pay, in the precision and on the device of ``like``; None if none pays."""
+    paying: dict[str, slice | Tensor] = {}
+    for form in OMEGA_FORMS:
+        at = [k for k, one in enumerate(members) if one.omega_weight > 0 and one.omega_form == form]
+        if at:
+            # A slice is a view, where a selection is a copy.
+            paying[form] = slice(None) if len(at) == len(members) else torch.tensor(at, device=like.device)
+    weight = like.new_tensor([one.omega_weight for one in members])
+    return Charges(members=tuple(members), weight=weight, paying=paying) if paying else None
+
+
+def omega_penalty(owed: Charges | None, cell: Cell, weights: Weights, values: Tensor) -> Penalty | None:
     """What members with these weights pay, which writes Omega into ``values`` ``[K]``; None if none does."""
-    if not any(one.omega_weight > 0 for one in members):
+    if owed is None:
         return None
     matrix = weights["recurrent"]
 
     def penalty(tape: Tape, flow: Flow, cotangent: Tensor, mask: Tensor | None) -> Tensor:
-        value, gradient = regularise(members, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=mask)
+        value, gradient = regularise(owed, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=mask)
         values.copy_(value)
         return gradient
 
@@ -111,19 +142,12 @@ def omega_penalty(members: Sequence[Hyperparameters], cell: Cell, weights: Weigh
 
 
 def regularise(
-    members: Sequence[Hyperparameters],
-    cell: Cell,
-    matrix: Tensor,
-    *,
-    tape: Tape,
-    flow: Flow,
-    cotangent: Tensor,
-    mask: Tensor | None,
+    owed: Charges, cell: Cell, matrix: Tensor, *, tape: Tape, flow: Flow, cotangent: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Omega of every member that pays for it, and ``omega_weight`` times its gradient.
+    """Omega of every member that pays for it, and its factor times its gradient.
 
     Args:
-        members: hyperparameters of the K members.
+        owed: what the K members pay.
         cell: a simple recurrent cell.
         matrix: its W, ``[K, H, H]``.
         tape, flow: of its passes forward and back.
@@ -131,19 +155,15 @@ def regularise(
         mask: m of recurrent dropout, ``[K, T, B, H]``, or None.
 
     Returns:
-        Values ``[K]``, NaN where the weight is 0, and gradients ``[K, H, H]``, 0 there.
+        Values ``[K]``, NaN where nothing is paid, and gradients ``[K, H, H]``, 0 there.
 
     Raises:
         ValueError: errors flow through the cell by other ways than W.
     """
     if cell.slope_max is None:
         raise ValueError(f"omega needs a simple recurrent cell, but got one of {cell.source}")
-    values, gradients = matrix.new_full((len(members),), math.nan), torch.zeros_like(matrix)
-    weights = matrix.new_tensor([one.omega_weight for one in members])[:, None, None]
-    for form in OMEGA_FORMS:
-        at = _paying(members, form, matrix.device)
-        if at is None:
-            continue
+    values, gradients = matrix.new_full((len(matrix),), math.nan), torch.zeros_like(matrix)
+    for form, at in owed.paying.items():
         delta, mask_at = flow.net[at], None if mask is None else mask[at]
         if form == "pascanu2013_code":
             value, gradient = omega_of_states(matrix[at], delta, cotangent[at], mask_at)
@@ -151,17 +171,8 @@ def regularise(
             # Of the one block that there is.
             slope = cell.relative_slope(tape.gates[at]).squeeze(-2).mul_(cell.slope_max)
             value, gradient = omega_of_net_inputs(matrix[at], delta, slope, cotangent.shape[1], mask_at)
-        values[at], gradients[at] = value, weights[at] * gradient
+        values[at], gradients[at] = value, owed.weight[at, None, None] * gradient
     return values, gradients
-
-
-def _paying(members: Sequence[Hyperparameters], form: str, device: torch.device) -> slice | Tensor | None:
-    """What selects the members that pay for this form; None if none does."""
-    paying = [k for k, one in enumerate(members) if one.omega_weight > 0 and one.omega_form == form]
-    if len(paying) == len(members):
-        # A slice is a view, where a selection is a copy.
-        return slice(None)
-    return torch.tensor(paying, device=device) if paying else None
 
 
 def _through(matrix: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:

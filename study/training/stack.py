@@ -212,15 +212,14 @@ class Stack:
         self._clip_norm = self._coefficients.table[:, CLIP_NORM]
         self._lacking = all_lacking(self.members, self.network.n_hidden, self.flat.device)
         self._terms = terms(self.members, self.network.dropout, self.plan.training.longest, self.flat)
-        # What is recorded finds all of this at its place. Who pays for Omega is told anew at every update.
-        recordable = self.flat.is_cuda and not any(one.omega_weight > 0 for one in every)
-        self._recorder = Recorder() if recordable else None
+        # What is recorded finds all of this at its place.
+        self._recorder = Recorder() if self.flat.is_cuda else None
 
     def _chosen(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Keep | None]:
         """Parameters and rates of the members at these indices."""
         index = torch.tensor(indices, device=self.flat.device)
         weights = {name: tensor[index] for name, tensor in self.weights.items()}
-        return weights, self._terms.of(index).keep
+        return weights, self._terms.keep and self._terms.keep.of(index)
 
     def _update(self, batch: Batch, noise: Noise | None, *, reported: bool) -> dict[str, Tensor]:
         """Update the parameters; each member's loss and gradient norm and, if reported, what ``Interval`` tells of it.
@@ -242,7 +241,6 @@ class Stack:
         """Losses ``[K]``, gradients ``[K, P]`` and Omega ``[K]`` of an update, a group of members after the other."""
         gradient = torch.empty_like(self.flat)
         omega = self.flat.new_full((len(self.members),), torch.nan)
-        every = [member.hyperparameters for member in self.members]
         losses = []
         n_together = self._group_size(batch)
         for first in range(0, len(self.members), n_together):
@@ -264,7 +262,7 @@ class Stack:
                 slope=slope,
                 moments=own.averaged is not None,
                 l1_states=own.l1_states,
-                penalty=omega_penalty(every[group], self.network.cell, weights, omega[group]),
+                penalty=omega_penalty(own.owed, self.network.cell, weights, omega[group]),
                 window=own.window,
             )
             torch.cat([gradients[name].flatten(1) for name in self._splits], dim=1, out=gradient[group])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.dropout import Dropout, Keep
 from study.plan import Member
+from study.training.omega import Charges, charges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,22 +19,24 @@ class Terms:
     """Values by member, on the stack's device; what is None costs nothing.
 
     ``keep`` are the rates of dropout, ``averaged`` ``[K, 1, 1, 1]`` is 1 for members that are trained by the loss on
-    average over fast dropout's noise, ``l1_states`` ``[K]`` is the factor of the states' absolute values, and
-    ``window``, int64 ``[K]``, are the steps of the windows in which errors flow back.
+    average over fast dropout's noise, ``l1_states`` ``[K]`` is the factor of the states' absolute values, ``window``,
+    int64 ``[K]``, are the steps of the windows in which errors flow back, and ``owed`` is what is paid for Omega.
     """
 
     keep: Keep | None
     averaged: Tensor | None
     l1_states: Tensor | None
     window: Tensor | None
+    owed: Charges | None
 
-    def of(self, members: slice | Tensor) -> Terms:
+    def of(self, members: slice) -> Terms:
         """The same for some of the members."""
         return Terms(
             keep=self.keep and self.keep.of(members),
             averaged=None if self.averaged is None else self.averaged[members],
             l1_states=None if self.l1_states is None else self.l1_states[members],
             window=None if self.window is None else self.window[members],
+            owed=self.owed and self.owed.of(members),
         )
 
 
@@ -56,6 +59,7 @@ def terms(members: Sequence[Member], dropout: Dropout, longest: int, like: Tenso
         averaged=like.new_tensor(averaged)[:, None, None, None] if any(averaged) else None,
         l1_states=like.new_tensor([one.l1_states for one in every]) if sparse else None,
         window=torch.tensor(steps, device=like.device) if truncated else None,
+        owed=charges(every, like),
     )
 
 

@@ -52,3 +52,22 @@ def plan(cell: str, dropout: str = "none", batches: str = "shared", task: str = 
     )
     training = replace(TRAINING, batches=batches)
     return replace(STACK, cell=cell, n_hidden=7, task=TaskPlan(name=task), training=training, seed=11, members=members)
+
+
+CODE, EQ9 = {"omega_form": "pascanu2013_code"}, {"omega_form": "pascanu2013_eq9"}
+
+PAYING: dict[str, dict[int, dict[str, Any]]] = {
+    "omega": {1: {"omega_weight": 2.0, **CODE}, 3: {"omega_weight": 0.5, **EQ9}},
+    "l1": {0: {"l1_states": 0.01}, 3: {"l1_states": 0.1}},
+    "both": {1: {"l1_states": 0.1, "omega_weight": 0.5, **CODE}, 2: {"omega_weight": 0.5, **EQ9}},
+}
+"""What some members pay beside their loss, by their number."""
+
+
+def charged(whole: StackPlan, paying: dict[int, dict[str, Any]]) -> StackPlan:
+    """The stack with members that pay."""
+    members = tuple(
+        replace(member, hyperparameters=replace(member.hyperparameters, **paying.get(k, {})))
+        for k, member in enumerate(whole.members)
+    )
+    return replace(whole, members=members)

@@ -16,7 +16,7 @@ from models.cell import Cell, Flow, Tape
 from models.drive import Drive
 from models.fused import fuse
 from study.plan import Hyperparameters
-from study.training.omega import OMEGA_FORMS, regularise
+from study.training.omega import OMEGA_FORMS, Charges, charges, regularise
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 """Float64; ratios of norms of vanishing errors cost a few digits."""
@@ -30,8 +30,14 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def paying(form: str, n_members: int = N_MEMBERS, weight: float = 1.0) -> list[Hyperparameters]:
-    return [Hyperparameters(omega_weight=weight, omega_form=form)] * n_members
+def owing(*members: Hyperparameters) -> Charges:
+    owed = charges(members, torch.empty(0, dtype=torch.float64))
+    assert owed is not None
+    return owed
+
+
+def paying(form: str, n_members: int = N_MEMBERS, weight: float = 1.0) -> Charges:
+    return owing(*n_members * [Hyperparameters(omega_weight=weight, omega_form=form)])
 
 
 def passes(cell: Cell, matrix: Tensor, drive: Tensor, cotangent: Tensor, mask: Tensor | None) -> tuple[Tape, Flow]:
@@ -150,8 +156,9 @@ def test_regularise_takes_each_members_own_weight_and_form() -> None:
     cotangent = normal(1, 1, N_SEQUENCES, N_HIDDEN, seed=3).repeat(4, 1, 1, 1)
     tape, flow = passes(cell, matrix, drive, cotangent, None)
     code = Hyperparameters(omega_weight=0.5, omega_form="pascanu2013_code")
-    members = [code, Hyperparameters(), replace(code, omega_weight=2.0), *paying("pascanu2013_eq9", 1)]
-    values, gradients = regularise(members, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=None)
+    other = Hyperparameters(omega_weight=1.0, omega_form="pascanu2013_eq9")
+    owed = owing(code, Hyperparameters(), replace(code, omega_weight=2.0), other)
+    values, gradients = regularise(owed, cell, matrix, tape=tape, flow=flow, cotangent=cotangent, mask=None)
     assert math.isnan(values[1])
     assert not gradients[1].any()
     assert values[0] == values[2] != values[3]

@@ -182,6 +182,7 @@ CASES += [
     stack_book.plan("elman_tanh", dropout, batches) for dropout in ("dropout", "fast") for batches in ("shared", "own")
 ]
 CASES += [stack_book.plan("elman_tanh", dropout, task="adding") for dropout in ("dropout", "fast")]
+CASES += [stack_book.charged(stack_book.plan("elman_tanh"), paying) for paying in stack_book.PAYING.values()]
 
 
 def on_device(plan: StackPlan) -> StackPlan:

@@ -12,7 +12,7 @@ import torch
 from models import CELLS, FAST_CELLS
 from study.training import stack as stack_module
 from study.training.stack import Stack
-from study_tests.stack_book import MIXED, plan
+from study_tests.stack_book import MIXED, PAYING, charged, plan
 
 
 def kinds() -> list[tuple[str, str]]:
@@ -118,16 +118,6 @@ def test_load_weights_puts_back_what_member_weights_gave() -> None:
     assert torch.equal(blank.flat, trained.flat)
 
 
-CODE, EQ9 = {"omega_form": "pascanu2013_code"}, {"omega_form": "pascanu2013_eq9"}
-
-PAYING = {
-    "omega": {1: {"omega_weight": 2.0, **CODE}, 3: {"omega_weight": 0.5, **EQ9}},
-    "l1": {0: {"l1_states": 0.01}, 3: {"l1_states": 0.1}},
-    "both": {1: {"l1_states": 0.1, "omega_weight": 0.5, **CODE}, 2: {"omega_weight": 0.5, **EQ9}},
-}
-"""What some members pay beside their loss, by their number."""
-
-
 @pytest.mark.parametrize("dropout", ["none", "dropout"])
 @pytest.mark.parametrize("items", [1, 10**6])
 @pytest.mark.parametrize("paying", PAYING.values(), ids=PAYING.keys())
@@ -136,14 +126,11 @@ def test_train_spares_members_that_pay_nothing_and_gives_the_others_their_trajec
 ) -> None:
     monkeypatch.setattr(stack_module, "GROUP_ITEMS", items)
     whole = plan("elman_tanh", dropout)
-    members = tuple(
-        replace(member, hyperparameters=replace(member.hyperparameters, **paying.get(k, {})))
-        for k, member in enumerate(whole.members)
-    )
-    plain, mixed = Stack(whole, dtype=torch.float64), Stack(replace(whole, members=members), dtype=torch.float64)
+    paid = charged(whole, paying)
+    plain, mixed = Stack(whole, dtype=torch.float64), Stack(paid, dtype=torch.float64)
     plain.train(5)
     metrics = [interval.metrics for interval in mixed.train(5)]
-    for k, member in enumerate(members):
+    for k, member in enumerate(paid.members):
         assert torch.equal(mixed.flat[k], plain.flat[k]) == (k not in paying)
         assert math.isnan(metrics[k]["omega"]) == ("omega_weight" not in paying.get(k, {}))
         alone = Stack(replace(whole, members=(member,)), dtype=torch.float64)
