@@ -18,8 +18,15 @@ from models.elman import Elman
 from models.initial import orthogonal
 from models.network import Network
 from study.seeds import stream
-from study.training.lyapunov import lyapunov_exponent, lyapunov_spectrum, spectrum_metrics
+from study.training.lyapunov import (
+    factors_by_reflections,
+    lyapunov_exponent,
+    lyapunov_spectrum,
+    spectrum_metrics,
+)
 from study_tests.probe_book import KINDS, LENGTH, N_HIDDEN, batch, init, keep_of, network, tape_of
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 LINEAR = Activation(name="linear", function=lambda a: a, slope_from_value=torch.ones_like, slope_max=1.0)
 
@@ -177,6 +184,25 @@ def test_spectrum_of_a_diverged_member_leaves_the_other_alone() -> None:
     broken = lyapunov_spectrum(net, weights, None, tape_of(net, weights, batch()))
     assert broken[0].isnan().all()
     torch.testing.assert_close(broken[1], sound, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 30])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
+def test_factors_by_reflections_are_orthogonal_and_triangular(size: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(size)
+    matrices = torch.randn(6, size, size, generator=generator, dtype=torch.float64)
+    # With columns of very different sizes, that are alike, zero, and in need of no reflection.
+    matrices[1] *= torch.logspace(0, -30, size, dtype=torch.float64)
+    matrices[2, :, -1] = matrices[2, :, 0]
+    matrices[3, :, 0] = 0
+    matrices[4].triu_()
+    matrices[5] = 0
+    q, scale = (found.cpu() for found in factors_by_reflections(matrices.to(device)))
+    torch.testing.assert_close(q.mT @ q, torch.eye(size, dtype=torch.float64).expand_as(q), rtol=0, atol=1e-13)
+    r = q.mT @ matrices
+    torch.testing.assert_close(r.tril(-1), torch.zeros_like(r), rtol=0, atol=1e-13)
+    torch.testing.assert_close(r.diagonal(dim1=-2, dim2=-1).abs(), scale, rtol=0, atol=1e-13)
+    torch.testing.assert_close(scale, torch.linalg.qr(matrices).R.diagonal(dim1=-2, dim2=-1).abs(), rtol=0, atol=1e-13)
 
 
 def test_spectrum_of_overflowing_states_is_unknown() -> None:
