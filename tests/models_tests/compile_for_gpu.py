@@ -78,10 +78,10 @@ def cases() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
                 # Drives that symbols select, and at 64 units drives of values.
                 sizes |= {"GATHERED": n_hidden != 64}
                 yield f"{name} {way} {number} {n_hidden}", getattr(module, which), {**sizes, **options, **more}, number
-        for n_units, n_symbols in ((n_hidden, 0), (0, n_hidden), (n_hidden, 8)):
-            sizes = {**outer.sizes(n_units, n_symbols, n_hidden), "SIGNALS": n_hidden, "num_warps": outer.N_WARPS}
-            sizes |= {"MASKED": n_units > 0}
-            yield f"outer {n_units} {n_symbols} {number} {n_hidden}", outer.outer, sizes, number
+        for selected in (False, True):
+            sizes = {**outer.sizes(n_hidden, n_hidden), "SIGNALS": n_hidden, "num_warps": outer.N_WARPS}
+            sizes |= {"MASKED": not selected, "SELECTED": selected}
+            yield f"outer {selected} {number} {n_hidden}", outer.outer, sizes, number
     yield "rule", rule.update, {"EPSILON": 1e-8, "BLOCK": rule.BLOCK, "num_warps": 4}, "fp32"
 
 

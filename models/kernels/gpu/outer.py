@@ -30,172 +30,91 @@ def multiply(states: Tensor, mask: Tensor | None, signals: Tensor, total: Tensor
 
     Signals are ``[K, T, B, F]`` and, as the total, may be columns of a wider tensor.
     """
-    _sum(signals, states, mask, total, None, None)
+    n_members, n_steps, n_batch, n_hidden = states.shape
+    held = (states, or_any(mask, states), states, signals)
+    places = (n_steps * n_batch, n_batch, 0)
+    _launch(n_members, n_hidden, signals, total, held, places, MASKED=mask is not None, SELECTED=False)
 
 
-def collect(codes: Tensor | None, signals: Tensor, table: Tensor) -> None:
-    """Add the signals ``[K, T, B, F]`` up by the row of the drive's table, ``[K, N, F]``, see ``Drive``.
-
-    Nothing without codes: such a table has a row for every signal.
-    """
-    if codes is not None:
-        _sum(signals, None, None, None, codes, table)
-
-
-def multiply_and_collect(
-    states: Tensor, mask: Tensor | None, codes: Tensor | None, signals: Tensor, total: Tensor, table: Tensor
-) -> None:
-    """Both, in one pass over the signals, half or more of what they read, if one tile has room for the symbols."""
-    if codes is not None and table.shape[1] <= TILE:
-        _sum(signals, states, mask, total, codes, table)
-    else:
-        multiply(states, mask, signals, total)
-        collect(codes, signals, table)
+def collect(codes: Tensor | None, signals: tuple[Tensor, ...], tables: tuple[Tensor, ...]) -> None:
+    """Add the signals ``[K, T, B, F]`` up by the row of the drive's table, each part ``[K, N, F]``; see ``Drive``."""
+    if codes is None:
+        return
+    codes, n_places = codes.contiguous(), codes.shape[-2] * codes.shape[-1]
+    code_stride = n_places if codes.ndim == 3 else 0
+    for errors, table in zip(signals, tables, strict=True):
+        held, places = (errors, errors, codes, errors), (n_places, 0, code_stride)
+        _launch(len(errors), table.shape[1], errors, table, held, places, MASKED=False, SELECTED=True)
 
 
-def sizes(n_units: int, n_symbols: int, n_columns: int) -> dict[str, int]:
-    """Sizes that a kernel is compiled for: the sums', and how they are parted into tiles; of 0 rows there is no sum."""
-    height, few, width = (min(TILE, max(16, triton.next_power_of_2(n))) for n in (n_units, n_symbols, n_columns))
-    tiles = {"HEIGHT": height, "FEW": few, "WIDTH": width, "PLACES": PLACES, "STAGES": STAGES}
-    # Rows that a tile reaches over when it reaches over the end of one.
-    spare = triton.cdiv(TILE, min(n_columns, n_units or n_columns))
-    return {"UNITS": n_units, "SYMBOLS": n_symbols, "COLUMNS": n_columns, **tiles, "SPARE": spare}
+def sizes(n_rows: int, n_columns: int) -> dict[str, int]:
+    """Sizes that a kernel is compiled for: the sum's, and how it is parted into tiles."""
+    height, width = (min(TILE, max(16, triton.next_power_of_2(n))) for n in (n_rows, n_columns))
+    return {"ROWS": n_rows, "COLUMNS": n_columns, "HEIGHT": height, "WIDTH": width, "PLACES": PLACES, "STAGES": STAGES}
 
 
-def _sum(
+def _launch(
+    n_members: int,
+    n_rows: int,
     signals: Tensor,
-    states: Tensor | None,
-    mask: Tensor | None,
-    total: Tensor | None,
-    codes: Tensor | None,
-    table: Tensor | None,
+    total: Tensor,
+    held: tuple[Tensor, ...],
+    places: tuple[int, int, int],
+    **options: bool,
 ) -> None:
-    """One pass: of ``multiply`` where there are states, and of ``collect`` where there are codes."""
-    n_members, n_steps, n_batch, n_columns = signals.shape
-    n_units, n_symbols = 0 if states is None else states.shape[-1], 0 if table is None else table.shape[1]
-    shape = sizes(n_units, n_symbols, n_columns)
-    n_rows = max(triton.cdiv(n_units, shape["HEIGHT"]), 1 if n_units > 0 else triton.cdiv(n_symbols, shape["FEW"]))
-    grid = (n_rows * triton.cdiv(n_columns, shape["WIDTH"]), n_members, PARTS)
-    products = signals.new_empty(PARTS, n_members, n_units, n_columns)
-    picked = signals.new_empty(PARTS, n_members, n_symbols, n_columns)
-    codes = None if codes is None else codes.contiguous()
-    apart = n_steps * n_batch if codes is not None and codes.ndim == 3 else 0
-    held = (or_any(states, signals), or_any(mask, signals), or_any(codes, signals), signals, products, picked)
-    options = {"MASKED": mask is not None, "SIGNALS": signals.stride(2)}
-    outer[grid](*held, n_steps * n_batch, n_batch, apart, **shape, **options, num_warps=N_WARPS)
-    if total is not None:
-        torch.sum(products, 0, out=total)
-    if table is not None:
-        torch.sum(picked, 0, out=table)
+    shape = sizes(n_rows, signals.shape[-1])
+    n_tiles = triton.cdiv(n_rows, shape["HEIGHT"]) * triton.cdiv(shape["COLUMNS"], shape["WIDTH"])
+    parts = total.new_empty(PARTS, n_members, n_rows, shape["COLUMNS"])
+    grid = (n_tiles, n_members, PARTS)
+    outer[grid](*held, parts, *places, **shape, **options, SIGNALS=signals.stride(2), num_warps=N_WARPS)
+    torch.sum(parts, 0, out=total)
 
 
-@triton.jit(do_not_specialize=["n_places", "n_batch", "code_stride"])
+@triton.jit(do_not_specialize=["n_places", "first", "code_stride"])
 def outer(
     states,
     mask,
     codes,
     signals,
-    products,
-    picked,
+    parts,
     n_places,
-    n_batch,
+    first,
     code_stride,
-    UNITS: tl.constexpr,
-    SYMBOLS: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     SIGNALS: tl.constexpr,
     HEIGHT: tl.constexpr,
-    FEW: tl.constexpr,
     WIDTH: tl.constexpr,
     PLACES: tl.constexpr,
-    SPARE: tl.constexpr,
     STAGES: tl.constexpr,
     MASKED: tl.constexpr,
+    SELECTED: tl.constexpr,
 ):
-    """Sums over each part of the places s of a member, whose signals d_s are SIGNALS apart.
+    """``sum_s l_s^T d_s``, ROWS by COLUMNS, over each part of the places s of a member from ``first`` on.
 
-    ``sum_s l_s^T d_s``, UNITS by COLUMNS, of the states l_s at the places that are a step before s, masked where there
-    is a mask; and, SYMBOLS by COLUMNS, the same of the unit vectors that the codes at s name. Where both are asked for,
-    each program has all symbols.
+    d are the signals, whose rows are SIGNALS apart; ``l_s`` is the state at the place that is ``first`` before s,
+    masked where there is a mask, or with SELECTED the unit vector that the code at s names.
     """
     k = tl.program_id(1).to(tl.int64)
     # The programs of a member run side by side and find what they read in the cache.
     n_across = (COLUMNS + WIDTH - 1) // WIDTH
-    tile = tl.program_id(0) // n_across
+    rows = tl.program_id(0) // n_across * HEIGHT + tl.arange(0, HEIGHT)
     columns = tl.program_id(0) % n_across * WIDTH + tl.arange(0, WIDTH)
-    units, symbols = tile * HEIGHT + tl.arange(0, HEIGHT), tl.arange(0, FEW)
-    if UNITS == 0:
-        symbols += tile * FEW
-    number = signals.dtype.element_ty
-    product, pick = tl.full((HEIGHT, WIDTH), 0.0, number), tl.full((FEW, WIDTH), 0.0, number)
+    places = tl.arange(0, PLACES)
+    added = tl.full((HEIGHT, WIDTH), 0.0, signals.dtype.element_ty)
+    nothing = added
     part, n_parts = tl.program_id(2), tl.num_programs(2)
-    codes += k * code_stride
-    # From the first chunk that has a step before all of it to the last one that has room behind it for padded rows.
-    begin, n_chunks = (n_batch + PLACES - 1) // PLACES, (n_places + PLACES - 1) // PLACES
-    end = tl.maximum(begin, (n_places - SPARE) // PLACES)
-    for chunk in tl.range(begin + part, end, n_parts, num_stages=STAGES):
-        product, pick = add(
-            product, pick, states, mask, codes, signals, k, chunk * PLACES, n_places, n_batch, units, symbols, columns,
-            UNITS, SYMBOLS, COLUMNS, SIGNALS, PLACES, MASKED, WHOLE=True
-        )  # fmt: skip
-    for other in tl.range(part, begin + n_chunks - end, n_parts, num_stages=1):
-        chunk = tl.where(other < begin, other, other - begin + end)
-        product, pick = add(
-            product, pick, states, mask, codes, signals, k, chunk * PLACES, n_places, n_batch, units, symbols, columns,
-            UNITS, SYMBOLS, COLUMNS, SIGNALS, PLACES, MASKED, WHOLE=False
-        )  # fmt: skip
-    found = part * tl.num_programs(1) + k
-    if UNITS > 0:
-        store(products + found * UNITS * COLUMNS, units, columns, UNITS, COLUMNS, COLUMNS, 1, product)
-    if SYMBOLS > 0:
-        # Where there are several tiles of units each has the same.
-        store(picked + found * SYMBOLS * COLUMNS, symbols, columns, SYMBOLS, COLUMNS, COLUMNS, 1, pick)
-
-
-@triton.jit
-def add(
-    product,
-    pick,
-    states,
-    mask,
-    codes,
-    signals,
-    k,
-    first,
-    n_places,
-    n_batch,
-    units,
-    symbols,
-    columns,
-    UNITS: tl.constexpr,
-    SYMBOLS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    SIGNALS: tl.constexpr,
-    PLACES: tl.constexpr,
-    MASKED: tl.constexpr,
-    WHOLE: tl.constexpr,
-):
-    """Both sums of ``outer`` with those of the PLACES from ``first`` on added.
-
-    WHOLE says that there are so many, all with a step before them, and more behind them: then nothing is left out of
-    what is read. Sums for units and columns that are not real then hold anything.
-    """
-    places, n_left, at = tl.arange(0, PLACES), n_places - first, k * n_places + first
-    error_at = signals + at * SIGNALS + places[:, None] * SIGNALS + columns[None, :]
-    code_at = codes + first + places
-    real = (places < n_left)[:, None] & (columns < COLUMNS)[None, :]
-    error = tl.load(error_at) if WHOLE else tl.load(error_at, mask=real, other=0.0)
-    # Tensor cores cut off digits where they add: only short sums are theirs.
-    if UNITS > 0:
-        state_at = states + (at - n_batch) * UNITS + places[None, :] * UNITS + units[:, None]
-        known = (units < UNITS)[:, None] & ((places < n_left) & (places + first >= n_batch))[None, :]
-        entering = tl.load(state_at) if WHOLE else tl.load(state_at, mask=known, other=0.0)
-        if MASKED:
-            entering *= load(mask + at * UNITS, units, places, UNITS, n_left, 1, UNITS)
-        nothing = tl.full(product.shape, 0.0, product.dtype)
-        product += dot(entering, error, nothing, INFINITE=False)
-    if SYMBOLS > 0:
-        code = tl.load(code_at) if WHOLE else tl.load(code_at, mask=places < n_left, other=-1)
-        nothing = tl.full(pick.shape, 0.0, pick.dtype)
-        pick += dot((symbols[:, None] == code[None, :]).to(error.dtype), error, nothing, INFINITE=False)
-    return product, pick
+    for chunk in tl.range(first + part * PLACES, n_places, n_parts * PLACES, num_stages=STAGES):
+        at, n_left = k * n_places + chunk, n_places - chunk
+        error = load(signals + at * SIGNALS, places, columns, n_left, COLUMNS, SIGNALS, 1)
+        if SELECTED:
+            code = tl.load(codes + k * code_stride + chunk + places, mask=places < n_left, other=-1)
+            entering = (rows[:, None] == code[None, :]).to(error.dtype)
+        else:
+            entering = load(states + (at - first) * ROWS, rows, places, ROWS, n_left, 1, ROWS)
+            if MASKED:
+                entering *= load(mask + at * ROWS, rows, places, ROWS, n_left, 1, ROWS)
+        # Tensor cores cut off digits where they add: only short sums are theirs.
+        added += dot(entering, error, nothing)
+    start = parts + (part * tl.num_programs(1) + k) * ROWS * COLUMNS
+    store(start, rows, columns, ROWS, COLUMNS, COLUMNS, 1, added)

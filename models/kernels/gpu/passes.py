@@ -8,7 +8,7 @@ from torch import Tensor
 from models.drive import Drive
 from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, rule
 from models.kernels.gpu.launch import launch, launch_on, or_any, room, turned
-from models.kernels.gpu.outer import collect, multiply, multiply_and_collect
+from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
 apply_rule = rule.apply_rule
@@ -71,9 +71,9 @@ def untied_backward(
     launch(elman.backward, parting, states, *held, signals, states, n_matrices, cotangent.shape[1], **options)
     if n_matrices > 1:
         write_layer_gradients(states, mask, signals, d_matrices)
-        collect(codes, signals, d_drive)
     else:
-        multiply_and_collect(states, mask, codes, signals, d_matrices[:, 0], d_drive)
+        multiply(states, mask, signals, d_matrices[:, 0])
+    collect(codes, (signals,), (d_drive,))
 
 
 def leaky_forward(
@@ -105,7 +105,8 @@ def leaky_backward(
     signals, d_kept = room(delta, states, 1, window), torch.empty_like(states[:, 0])
     held = (units, matrix, or_any(mask, states), retention, cotangent, or_any(window, states))
     launch(elman.backward, elman.BACKWARD, states, *held, signals, d_kept, 1, cotangent.shape[1], **options)
-    multiply_and_collect(states, mask, codes, signals, d_matrix, d_drive)
+    multiply(states, mask, signals, d_matrix)
+    collect(codes, (signals,), (d_drive,))
 
 
 def lstm_forward(
@@ -141,7 +142,8 @@ def lstm_backward(
     held = (gates, cells, matrix, or_any(mask, cells), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm.backward, lstm.BACKWARD, cells, *held, *written, cotangent.shape[1], **options)
-    multiply_and_collect(states, mask, codes, signals, d_matrix, d_drive)
+    multiply(states, mask, signals, d_matrix)
+    collect(codes, (signals,), (d_drive,))
 
 
 def lstm_1997_forward(
@@ -173,7 +175,8 @@ def lstm_1997_backward(
     held = (gates, cells, matrix, or_any(mask, states), cotangent, or_any(window, states))
     written = (signals, room(carousel, states, 1, window))
     launch(lstm_1997.backward, lstm_1997.BACKWARD, states, *held, *written, cotangent.shape[1], **options)
-    multiply_and_collect(states, mask, codes, signals, d_matrix, d_drive)
+    multiply(states, mask, signals, d_matrix)
+    collect(codes, (signals,), (d_drive,))
 
 
 def gru_forward(
@@ -208,7 +211,7 @@ def gru_backward(
     multiply(states, mask, signals[..., :n_gated], d_matrix[..., :n_gated])
     multiply(states, mask, d_reset, d_matrix[..., n_gated:])
     torch.sum(d_reset, (1, 2), out=d_bias)
-    collect(codes, signals, d_drive)
+    collect(codes, (signals,), (d_drive,))
 
 
 def min_gru_forward(drive: Drive, states: Tensor, gates: Tensor) -> None:
@@ -229,7 +232,7 @@ def min_gru_backward(
     signals = room(delta, states, 2, window)
     held = (states, gates, cotangent, or_any(window, states), signals)
     launch(min_gru.backward, min_gru.BACKWARD, states, *held, cotangent.shape[1], TRUNCATED=window is not None)
-    collect(codes, signals, d_drive)
+    collect(codes, (signals,), (d_drive,))
 
 
 def fast_elman_forward(
@@ -272,6 +275,7 @@ def fast_elman_backward(
     options = {"KIND": kind, "TRUNCATED": window is not None}
     launch(fast_elman.backward, fast_elman.BACKWARD, means, *held, *signals, cotangent.shape[1], **options)
     by_square = torch.empty_like(d_matrix)
-    multiply_and_collect(means, None, codes, signals[0], d_matrix, d_mean_drive)
-    multiply_and_collect(spreads, None, codes, signals[1], by_square, d_variance_drive)
+    multiply(means, None, signals[0], d_matrix)
+    multiply(spreads, None, signals[1], by_square)
     d_matrix.addcmul_(by_square, matrix, value=2).mul_(p_keep)
+    collect(codes, signals, (d_mean_drive, d_variance_drive))

@@ -68,16 +68,15 @@ def weights(kept, start, rows, columns, size, row_stride, column_stride, BLOCKS:
 
 
 @triton.jit
-def dot(left, right, total, INFINITE: tl.constexpr = True):
+def dot(left, right, total):
     """``total + left @ right`` on tensor cores; three products of half the digits each give single precision.
 
     Digits are cut off, where Triton's own "tf32x3" rounds, so that both parts have the number's sign: where a product
-    overflows, its parts do not overflow to infinities of both signs. What is infinite may come out as NaN unless
-    INFINITE.
+    overflows, its parts do not overflow to infinities of both signs.
     """
     if total.dtype == tl.float32:
-        left_high, left_low = digits(left, INFINITE)
-        right_high, right_low = digits(right, INFINITE)
+        left_high, left_low = digits(left)
+        right_high, right_low = digits(right)
         total = tl.dot(left_low, right_high, total, input_precision="tf32")
         total = tl.dot(left_high, right_low, total, input_precision="tf32")
         return tl.dot(left_high, right_high, total, input_precision="tf32")
@@ -86,14 +85,12 @@ def dot(left, right, total, INFINITE: tl.constexpr = True):
 
 
 @triton.jit
-def digits(tile, INFINITE: tl.constexpr):
+def digits(tile):
     """The leading binary digits of single precision, as many as tensor cores read, and the digits behind them."""
     high = (tile.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
     low = tile - high
-    if INFINITE:
-        # Infinity has no digits behind: its difference from itself is not a number.
-        low = tl.where(low == low, low, 0.0)
-    return high, low
+    # Infinity has no digits behind: its difference from itself is not a number.
+    return high, tl.where(low == low, low, 0.0)
 
 
 @triton.jit
