@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,15 +64,18 @@ def probe(network: Network, weights: Weights, keep: Keep | None, task: Problem, 
     columns = _recurrent_columns(network, weights, tape)
     columns |= {name: torch.where(finite, one, torch.nan) for name, one in _state_columns(network, tape).items()}
     columns["lyapunov/max"] = lyapunov_exponent(network, weights, keep, tape)
+    for prefix, curves in {"gradient": whole, **{f"gradient/{name}": part for name, part in parts.items()}}.items():
+        columns |= {f"{prefix}/{name}": column for name, column in flow_metrics(curves).items()}
     scalars = {name: column.tolist() for name, column in columns.items()}
-    probes = []
-    for k, curve in enumerate(whole):
-        metrics = {name: column[k] for name, column in scalars.items()} | flow_metrics(curve, "gradient")
-        for name, curves in parts.items():
-            metrics |= flow_metrics(curves[k], f"gradient/{name}")
-        part_flow = {name: curves[k] for name, curves in parts.items()}
-        probes.append(Probe(error_flow=curve, part_flow=part_flow, metrics=metrics))
-    return probes
+    rows = {name: _rows(part) for name, part in parts.items()}
+    return [
+        Probe(
+            error_flow=curve,
+            part_flow={name: curves[k] for name, curves in rows.items()},
+            metrics={name: column[k] for name, column in scalars.items()},
+        )
+        for k, curve in enumerate(_rows(whole))
+    ]
 
 
 def error_flow(delta: Tensor) -> Tensor:
@@ -92,8 +94,8 @@ def error_flow(delta: Tensor) -> Tensor:
     return norm.square().mean(2).sqrt().flip(1)
 
 
-def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
-    """Decay rate, half-life and horizon of an error flow curve.
+def flow_metrics(curves: Tensor) -> dict[str, Tensor]:
+    """Decay rate, half-life and horizon of error flow curves.
 
     ``decay_rate`` is the least-squares slope of ln g(k) over k, in nats per step, over the k at which g is positive and
     finite (where fewer than two are, -inf of a finite curve, NaN of another); ``half_life`` is ln 2 / -decay_rate in
@@ -101,38 +103,46 @@ def flow_metrics(curve: Sequence[float], prefix: str) -> dict[str, float]:
     is not finite.
 
     Args:
-        curve: g(1), g(2), ...
-        prefix: put before each name, with a slash.
+        curves: g(1), g(2), ... of K members, ``[K, T-1]``, float64.
 
     Returns:
-        The three numbers by name.
+        The three by name, each ``[K]``.
 
     Source: docs/measures.md, "Error flow". Differs: nothing.
     """
-    points = [(k, math.log(g)) for k, g in enumerate(curve, start=1) if 0 < g < math.inf]
-    rate = -math.inf if all(map(math.isfinite, curve)) else math.nan
-    if len(points) >= 2:
-        mean_k = sum(k for k, _ in points) / len(points)
-        mean_g = sum(g for _, g in points) / len(points)
-        rate = sum((k - mean_k) * (g - mean_g) for k, g in points) / sum((k - mean_k) ** 2 for k, _ in points)
-    half_life = math.inf if rate >= 0 else (0.0 if rate == -math.inf else math.log(2) / -rate)
-    above = [k for k, g in enumerate(curve, start=1) if curve[0] > 0 and g >= HORIZON_SHARE * curve[0]]
-    horizon = max(above, default=0) if all(map(math.isfinite, curve[:1])) else math.nan
-    return {f"{prefix}/decay_rate": rate, f"{prefix}/half_life": half_life, f"{prefix}/horizon": horizon}
+    k = torch.arange(1, curves.shape[1] + 1, dtype=curves.dtype, device=curves.device)
+    counted, finite = (curves > 0) & curves.isfinite(), curves.isfinite()
+    n, log = counted.sum(1, keepdim=True), torch.where(counted, curves, 1).log()
+    apart = torch.where(counted, k - (counted * k).sum(1, keepdim=True) / n, 0)
+    rate = (apart * (log - log.sum(1, keepdim=True) / n)).sum(1) / apart.square().sum(1)
+    rate = torch.where(n[:, 0] >= 2, rate, torch.where(finite.all(1), -torch.inf, torch.nan))
+    first = curves[:, :1]
+    reached = torch.where((first > 0) & (curves >= HORIZON_SHARE * first), k, 0)
+    # Of a curve without any step it is 0.
+    horizon = torch.cat((torch.zeros_like(n), reached), dim=1).amax(1)
+    return {
+        "decay_rate": rate,
+        "half_life": torch.where(rate >= 0, torch.inf, math.log(2) / -rate),
+        "horizon": torch.where(first.isfinite().all(1), horizon, torch.nan),
+    }
 
 
-def _curves(network: Network, flow: Flow, finite: Tensor) -> tuple[list[Curve], dict[str, list[Curve]]]:
-    """g(k) from k = 1 on for every member, NaN but for these: of all net inputs together, and of the parts by name."""
+def _curves(network: Network, flow: Flow, finite: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """g(k) from k = 1 on, NaN but for these members: of all net inputs together, and of the parts by name."""
     blocks = error_flow(flow.net.view(*flow.net.shape[:-1], network.cell.n_gates, network.n_hidden))
     parts = {name: blocks[..., gate] for gate, name in enumerate(network.cell.gate_names)}
     for name, signals in (("carousel", flow.carousel), ("state", flow.state)):
         if signals is not None:
             parts[name] = error_flow(signals)
-    return _rows(blocks.norm(dim=-1), finite), {name: _rows(part, finite) for name, part in parts.items()}
+
+    def known(curves: Tensor) -> Tensor:
+        return torch.where(finite[:, None], curves, torch.nan)[:, 1:]
+
+    return known(blocks.norm(dim=-1)), {name: known(part) for name, part in parts.items()}
 
 
-def _rows(curves: Tensor, finite: Tensor) -> list[Curve]:
-    return [tuple(curve) for curve in torch.where(finite[:, None], curves, torch.nan)[:, 1:].tolist()]
+def _rows(curves: Tensor) -> list[Curve]:
+    return [tuple(curve) for curve in curves.tolist()]
 
 
 def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,32 +92,55 @@ def test_error_flow_is_the_root_mean_square_of_norms_from_the_last_step_back() -
     assert error_flow(delta)[0].tolist() == pytest.approx([1.0, math.sqrt(25 / 2)])
 
 
+def metrics_of(*curve: float) -> tuple[float, float, float]:
+    """Decay rate, half-life and horizon, beside a member whose curve is another."""
+    other = [0.5**k for k in range(len(curve))]
+    found = flow_metrics(torch.tensor([other, list(curve)], dtype=torch.float64))
+    rate, half_life, horizon = (found[name][1].item() for name in ("decay_rate", "half_life", "horizon"))
+    return rate, half_life, horizon
+
+
 def test_flow_metrics_recover_an_exponential() -> None:
-    found = flow_metrics([2.0 * math.exp(-0.25 * k) for k in range(1, 60)], "gradient")
-    assert found["gradient/decay_rate"] == pytest.approx(-0.25, rel=1e-9)
-    assert found["gradient/half_life"] == pytest.approx(math.log(2) / 0.25, rel=1e-9)
+    rate, half_life, horizon = metrics_of(*(2.0 * math.exp(-0.25 * k) for k in range(1, 60)))
+    assert rate == pytest.approx(-0.25, rel=1e-9)
+    assert half_life == pytest.approx(math.log(2) / 0.25, rel=1e-9)
     # exp(-0.25 (k - 1)) >= 1e-3 holds up to k = 1 + floor(4 ln 1000) = 28.
-    assert found["gradient/horizon"] == 28
+    assert horizon == 28
+
+
+def test_flow_metrics_are_of_the_steps_at_which_there_is_an_error() -> None:
+    curve = [math.exp(-0.25 * k) * (k % 3 != 1) for k in range(2, 40)]
+    rate, half_life, horizon = metrics_of(*curve)
+    assert rate == pytest.approx(-0.25, rel=1e-9)
+    assert half_life == pytest.approx(math.log(2) / 0.25, rel=1e-9)
+    assert horizon == 28
+
+
+def test_flow_metrics_are_a_least_squares_line() -> None:
+    curve = [1.0, 0.7, 0.9, 0.1, 0.2]
+    slope, _ = np.polyfit(range(1, 6), np.log(curve), 1)
+    assert metrics_of(*curve)[0] == pytest.approx(slope, rel=1e-9)
 
 
 def test_flow_metrics_of_growing_and_dead_flows() -> None:
-    growing = flow_metrics([1.0, 2.0, 4.0], "g")
-    assert growing["g/decay_rate"] == pytest.approx(math.log(2))
-    assert growing["g/half_life"] == math.inf
-    assert growing["g/horizon"] == 3
-    dead = flow_metrics([0.0, 0.0], "g")
-    assert (dead["g/decay_rate"], dead["g/half_life"], dead["g/horizon"]) == (-math.inf, 0.0, 0)
+    rate, half_life, horizon = metrics_of(1.0, 2.0, 4.0)
+    assert rate == pytest.approx(math.log(2))
+    assert (half_life, horizon) == (math.inf, 3)
+    for dead in ((0.0, 0.0), (), (0.0,)):
+        assert metrics_of(*dead) == (-math.inf, 0.0, 0)
+    # One step makes no line.
+    assert metrics_of(3.0, 0.0) == (-math.inf, 0.0, 1)
 
 
 def test_flow_metrics_of_overflowing_flows() -> None:
-    exploding = flow_metrics([1.0, 2.0, 4.0, math.inf, math.nan], "g")
-    assert exploding["g/decay_rate"] == pytest.approx(math.log(2))
-    assert (exploding["g/half_life"], exploding["g/horizon"]) == (math.inf, 4)
+    rate, half_life, horizon = metrics_of(1.0, 2.0, 4.0, math.inf, math.nan)
+    assert rate == pytest.approx(math.log(2))
+    assert (half_life, horizon) == (math.inf, 4)
     for curve in ([1.0, math.inf], [1.0, math.nan], [math.nan] * 3, [math.inf] * 3):
-        found = flow_metrics(curve, "g")
-        assert math.isnan(found["g/decay_rate"])
-        assert math.isnan(found["g/half_life"])
-        assert math.isnan(found["g/horizon"]) == (not math.isfinite(curve[0]))
+        rate, half_life, horizon = metrics_of(*curve)
+        assert math.isnan(rate)
+        assert math.isnan(half_life)
+        assert math.isnan(horizon) == (not math.isfinite(curve[0]))
 
 
 def test_probe_reports_saturation_death_and_spectrum() -> None:
@@ -211,8 +235,8 @@ def test_probe_of_lstm_also_follows_the_carousel() -> None:
     expected = signals.square().sum(-1).mean(-1).sqrt().flip(0)[1:]
     curve = torch.tensor(one.part_flow["carousel"], dtype=torch.float64)
     torch.testing.assert_close(curve, expected, rtol=1e-10, atol=1e-14)
-    wanted = flow_metrics(expected.tolist(), "gradient/carousel")
-    assert {name: one.metrics[name] for name in wanted} == pytest.approx(wanted)
+    for name, wanted in flow_metrics(expected[None]).items():
+        assert one.metrics[f"gradient/carousel/{name}"] == pytest.approx(wanted.item())
     assert list(one.part_flow) == ["input", "forget", "candidate", "output", "carousel", "state"]
 
 

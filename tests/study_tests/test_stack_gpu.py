@@ -13,6 +13,14 @@ from study_tests import stack_book
 CASES = [("elman_tanh", "none"), ("elman_tanh", "fast"), ("lstm", "none"), ("gru", "none"), ("orthogonal_tanh", "none")]
 
 
+RESOLVED = 10.0
+"""Nats per step below the largest exponent; whether what is smaller counts as dead is decided by rounding."""
+
+
+def resolved(spectrum: tuple[float, ...]) -> list[float]:
+    return [max(one, spectrum[0] - RESOLVED) for one in spectrum]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize(("cell", "dropout"), CASES)
 @pytest.mark.parametrize("task", ["temporal_order", "adding"])
@@ -30,4 +38,4 @@ def test_a_stack_measures_the_same_on_a_gpu(cell: str, dropout: str, task: str) 
         # The same sequences; of those whose answer is decided by the last bits there are few.
         assert failed == [[pytest.approx(rung.n_failed, abs=3) for rung in rungs] for rungs in expected]
     for found, expected in zip(there.spectra(every), here.spectra(every), strict=True):
-        assert found == pytest.approx(expected, rel=1e-2, abs=1e-2)
+        assert resolved(found) == pytest.approx(resolved(expected), rel=1e-2, abs=1e-2)
