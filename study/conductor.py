@@ -115,8 +115,7 @@ class Conductor:
                 continue
             course.logged[number] = report.n_updates
             self._tracker.log_metrics(self._key(stack.model, number), metrics)
-        for departed in report.departed:
-            self._settle(course, departed.number, departed.outcome, departed.weights)
+        self._settle(course, report.departed)
         self.catch_up()
 
     def put_back(self, stack: StackPlan) -> None:
@@ -126,10 +125,9 @@ class Conductor:
 
     def fail(self, stack: StackPlan, reason: str) -> None:
         """Give up a stack: whoever had not left it has failed."""
-        course = self.courses[stack.model]
-        for member in stack.members:
-            if member.number not in course.outcomes:
-                self._settle(course, member.number, failed_outcome(reason), None)
+        course, outcome = self.courses[stack.model], failed_outcome(reason)
+        left = [member.number for member in stack.members if member.number not in course.outcomes]
+        self._settle(course, [Departed(number=number, outcome=outcome, weights=None) for number in left])
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -164,10 +162,9 @@ class Conductor:
 
     def _ask(self, course: Course, index: int) -> None:
         """Ask what a round lacks, and line up its stacks."""
-        for number in self._round(index):
-            if number == course.n_asked:
-                course.records[number] = course.search.ask()
-                course.n_asked += 1
+        for record in course.search.ask(max(0, self._round(index).stop - course.n_asked)):
+            course.records[record.key.number] = record
+            course.n_asked += 1
         records = [course.records[number] for number in self._round(index)]
         for record in records:
             if record.key.number not in course.outcomes:
@@ -198,24 +195,28 @@ class Conductor:
             for _, members in sorted(groups.items())
         ]
 
-    def _settle(self, course: Course, number: int, outcome: Outcome, weights: Path | None) -> None:
-        if number in course.outcomes:
-            if weights is not None:
-                weights.unlink(missing_ok=True)
+    def _settle(self, course: Course, departed: Sequence[Departed]) -> None:
+        """Keep how these trials have ended, unless it is known."""
+        fresh = [one for one in departed if one.number not in course.outcomes]
+        for one in departed:
+            if one.number in course.outcomes and one.weights is not None:
+                one.weights.unlink(missing_ok=True)
+        if not fresh:
             return
-        # In this order: a crash in between trains the trial again, where the other would leave its run open for good.
-        self._tracker.close_trial(self._key(course.plan.name, number), outcome, weights)
-        course.search.save(number, outcome)
-        course.keep(number, outcome)
-        course.n_running -= 1
+        # In this order: a crash in between trains the trials again, where the other would leave their runs open.
+        for one in fresh:
+            self._tracker.close_trial(self._key(course.plan.name, one.number), one.outcome, one.weights)
+        course.search.save({one.number: one.outcome for one in fresh})
+        for one in fresh:
+            course.keep(one.number, one.outcome)
+            course.n_running -= 1
 
     def _tell(self, course: Course) -> bool:
         """Tell the round whose turn has come, and ask the round that it lets through; whether there was one."""
         numbers = self._round(course.n_told)
         if course.n_told == self._n_rounds or not all(number in course.outcomes for number in numbers):
             return False
-        for number in numbers:
-            course.search.tell(number)
+        course.search.tell(numbers)
         due = course.n_told + self._plan.search.look_back
         self._pass(course)
         if due < self._n_rounds:

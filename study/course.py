@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,14 +15,14 @@ from study.record import TrialRecord
 class Search(Protocol):
     """The search of one model; see ``study.search.model_search.ModelSearch``."""
 
-    def ask(self) -> TrialRecord:
-        """One more trial."""
+    def ask(self, n_trials: int) -> list[TrialRecord]:
+        """More trials."""
 
-    def save(self, number: int, outcome: Outcome) -> None:
-        """Keep the outcome of a trial that has ended."""
+    def save(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Keep the outcomes of trials that have ended, by number."""
 
-    def tell(self, number: int) -> None:
-        """Settle a trial with its saved outcome."""
+    def tell(self, numbers: Iterable[int]) -> None:
+        """Settle trials with their saved outcomes."""
 
     def release(self) -> None:
         """Give up the open trials."""

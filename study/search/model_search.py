@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -13,7 +13,7 @@ from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
 from study.search.history import PARAMETERS, SEED, History, settle
-from study.search.storage import every_trial, persist
+from study.search.storage import every_trial, one_transaction, persist
 
 OUTCOME, RUNS = "longlag:outcome", "longlag:runs"
 
@@ -29,7 +29,7 @@ _STATUS = {
 class ModelSearch:
     """Asks for trials and is told their outcomes; everything is in the storage when a call returns.
 
-    The points come from a copy of the study in memory, its history; the trial with all its parameters then enters the
+    The points come from a copy of the study in memory, its history; the trials with all their parameters then enter the
     storage in one transaction, so that a crash leaves no trial half made. Each number has a sampler of its own, seeded
     by number: a search that is killed and opened again asks the same.
 
@@ -55,36 +55,50 @@ class ModelSearch:
             if outcome is not None:
                 self._untold[trial.number] = outcome
 
-    def ask(self) -> TrialRecord:
-        """One more trial, different from all before it where the space allows."""
-        number = len(self._history)
-        trial = self._history.ask()
+    def ask(self, n_trials: int) -> list[TrialRecord]:
+        """More trials, different from each other and all before them where the space allows."""
+        first = len(self._history)
+        trials = [self._history.ask() for _ in range(n_trials)]
         attempted = False
 
         def write() -> None:
             nonlocal attempted
             # The transaction of an earlier attempt may have gone through although its answer was lost.
-            if not attempted or self._storage.get_n_trials(self._study_id) == number:
-                attempted = True
-                self._ids[number] = self._storage.create_new_trial(self._study_id, trial)
+            if attempted and self._storage.get_n_trials(self._study_id) > first:
+                return
+            attempted = True
+            with one_transaction(self._storage):
+                ids = [self._storage.create_new_trial(self._study_id, trial) for trial in trials]
+            self._ids.update(enumerate(ids, start=first))
 
         persist(write)
-        return read_record(self._key(number), trial, {})
+        return [read_record(self._key(first + n), trial, {}) for n, trial in enumerate(trials)]
 
-    def save(self, number: int, outcome: Outcome) -> None:
-        """Keep the outcome of a trial that has ended, before it is told in its turn."""
-        trial_id = self._trial_id(number)
-        persist(lambda: self._storage.set_trial_user_attr(trial_id, OUTCOME, outcome.to_json()))
-        self._untold[number] = outcome
+    def save(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Keep the outcomes of trials that have ended, by number, before they are told in their turn."""
+        ids = {number: self._trial_id(number) for number in outcomes}
 
-    def tell(self, number: int) -> None:
-        """Settle a trial with its saved outcome, so that later asks learn from it; nothing if it is settled already."""
-        if self._history.settled(number):
-            return
-        outcome, trial_id = self._untold[number], self._trial_id(number)
-        persist(lambda: settle(self._storage, trial_id, outcome))
-        self._history.tell(number, outcome)
-        del self._untold[number], self._ids[number]
+        def write() -> None:
+            with one_transaction(self._storage):
+                for number, outcome in outcomes.items():
+                    self._storage.set_trial_user_attr(ids[number], OUTCOME, outcome.to_json())
+
+        persist(write)
+        self._untold.update(outcomes)
+
+    def tell(self, numbers: Iterable[int]) -> None:
+        """Settle trials with their saved outcomes, so that later asks learn from them; but not what is settled."""
+        due = {number: self._trial_id(number) for number in numbers if not self._history.settled(number)}
+
+        def write() -> None:
+            with one_transaction(self._storage):
+                for number, trial_id in due.items():
+                    settle(self._storage, trial_id, self._untold[number])
+
+        persist(write)
+        for number in due:
+            self._history.tell(number, self._untold.pop(number))
+            del self._ids[number]
 
     def release(self) -> None:
         """Give up the open trials; whoever opens the search next adopts them."""

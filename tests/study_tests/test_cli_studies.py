@@ -66,9 +66,9 @@ def test_queries_say_what_a_study_has_not_got_yet(longlag: Call, tmp_path: Path)
 def end_a_trial(storage: BaseStorage, spec: Spec) -> None:
     plan = spec.plan("cpu")
     search = ModelSearch(storage, spec.name, plan.seed, plan.search, plan.model("lstm"))
-    search.ask()
-    search.save(0, Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000))
-    search.tell(0)
+    search.ask(1)
+    search.save({0: Outcome(status=Status.COMPLETE, dependency_length=8, skill=0.5, diverged=False, n_updates=4000)})
+    search.tell([0])
 
 
 def test_replicate_refuses_a_study_that_is_still_searched(longlag: Call, tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     catalogue.create("demo", specification=dump_spec(spec), device="cpu")
     owner, plan = catalogue.acquire("demo"), spec.plan("cpu")
     search = ModelSearch(open_storage(uri), "demo", plan.seed, plan.search, plan.models[0])
-    key = search.ask().key
-    search.save(key.number, OUTCOME)
-    search.tell(key.number)
+    key = search.ask(1)[0].key
+    search.save({key.number: OUTCOME})
+    search.tell([key.number])
     catalogue.release("demo", owner, StudyState.DONE)
     sink = MlflowSink(home / "spool" / "demo", ThreadShipping(f"http://127.0.0.1:{free_port}"), study="demo")
     sink.open_study(parameters={}, specification="name: demo")
@@ -195,16 +195,16 @@ def test_a_study_of_which_all_trials_of_a_model_failed_says_why_and_ends_with_ex
         "Traceback (most recent call last):\n  File\nValueError: the well is dry\n",
         "RuntimeError: another",
     ):
-        number = search.ask().key.number
-        search.save(number, failed_outcome(reason))
-        search.tell(number)
+        number = search.ask(1)[0].key.number
+        search.save({number: failed_outcome(reason)})
+        search.tell([number])
     if beside:
         # One model that has measured something does not make up for the other.
         search = ModelSearch(open_storage(uri), "demo", plan.seed, plan.search, plan.models[1])
         for _ in range(2):
-            number = search.ask().key.number
-            search.save(number, OUTCOME)
-            search.tell(number)
+            number = search.ask(1)[0].key.number
+            search.save({number: OUTCOME})
+            search.tell([number])
     catalogue.release("demo", owner, StudyState.DONE)
     sentence = "all 2 trials failed: ValueError: the well is dry (`longlag show demo lstm/0` tells more)"
     code, printed, _ = longlag("resume", "demo")

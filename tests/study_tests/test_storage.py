@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
-from study.search.storage import every_trial, open_storage, persist
+from study.search.storage import every_trial, one_transaction, open_storage, persist
 from study.settings import STORAGE, prepare_home, read_settings
 
 
@@ -64,6 +64,33 @@ def test_open_storage_waits_while_another_process_creates_the_tables(
     monkeypatch.setattr(storage_module, "RDBStorage", contended)
     monkeypatch.setattr(storage_module, "CREATION_PAUSES_S", (0.0, 0.0))
     assert open_storage(f"sqlite:///{tmp_path / 'search.db'}").get_all_studies() == []
+
+
+def test_one_transaction_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage, other = (open_storage(f"sqlite:///{tmp_path / 'search.db'}") for _ in range(2))
+    study = optuna.create_study(storage=storage, study_name="s")
+    id_ = study._study_id
+
+    def killed() -> None:
+        with one_transaction(storage):
+            storage.create_new_trial(id_)
+            storage.set_study_user_attr(id_, "a", 1)
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed()
+    assert (other.get_n_trials(id_), other.get_study_user_attrs(id_)) == (0, {})
+    with one_transaction(storage):
+        for _ in range(3):
+            storage.create_new_trial(id_)
+        # An error in it undoes no more than what raised it.
+        with pytest.raises(KeyError):
+            storage.set_trial_user_attr(10**6, "a", 1)
+        assert (storage.get_n_trials(id_), other.get_n_trials(id_)) == (3, 0)
+    assert other.get_n_trials(id_) == 3
+    # Afterwards every call is a transaction again.
+    storage.create_new_trial(id_)
+    assert other.get_n_trials(id_) == 4
 
 
 @pytest.mark.parametrize("n_trials", [0, 1, 6, 7])
