@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from study.outcome import Metric, Outcome, TrialKey
+from study.outcome import Ending, Metric, TrialKey
 from study.plan import StudyPlan
 from study.record import TrialRecord
 from study.spec import Spec
@@ -36,9 +35,9 @@ class SinkTracker:
         """Pass on."""
         self._sink.log_metrics(key, metrics)
 
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
+    def close_trials(self, ended: Sequence[Ending]) -> None:
         """Pass on."""
-        self._sink.close_trial(key, outcome, weights)
+        self._sink.close_trials(ended)
 
     def interrupt_trial(self, key: TrialKey) -> None:
         """Pass on."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from study.course import Course, Search
 from study.hyperparameter import hyperparameters
-from study.outcome import Metric, Outcome, TrialKey, failed_outcome
+from study.outcome import Ending, Metric, Outcome, TrialKey, failed_outcome
 from study.plan import Member, ModelPlan, StackPlan, StudyPlan
 from study.record import TrialRecord
 
@@ -24,8 +24,8 @@ class Tracker(Protocol):
     def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
         """Values of one report."""
 
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
-        """A trial has ended; the file of its weights is the tracker's from now on."""
+    def close_trials(self, ended: Sequence[Ending]) -> None:
+        """Trials have ended; the files of their weights are the tracker's from now on."""
 
     def interrupt_trial(self, key: TrialKey) -> None:
         """A trial is left for a later resumption."""
@@ -204,8 +204,9 @@ class Conductor:
         if not fresh:
             return
         # In this order: a crash in between trains the trials again, where the other would leave their runs open.
-        for one in fresh:
-            self._tracker.close_trial(self._key(course.plan.name, one.number), one.outcome, one.weights)
+        self._tracker.close_trials(
+            [(self._key(course.plan.name, one.number), one.outcome, one.weights) for one in fresh]
+        )
         course.search.save({one.number: one.outcome for one in fresh})
         for one in fresh:
             course.keep(one.number, one.outcome)

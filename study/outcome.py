@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 Z = 1.959963984540054
@@ -208,6 +209,10 @@ class Outcome:
 def _rung(raw: Mapping[str, Any]) -> Rung:
     loss = raw.get("loss")
     return Rung(**{**raw, "loss": loss and Loss(**loss)})
+
+
+Ending = tuple[TrialKey, Outcome, Path | None]
+"""A trial that has ended: which one, how, and the file that its weights lie in."""
 
 
 def failed_outcome(reason: str) -> Outcome:

@@ -7,7 +7,10 @@ import socket
 import time
 import traceback
 import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ CHECKPOINT_S = 20.0
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 0.5
 """How often a worker without a stack shows itself to the driver, which may have one: after pauses that double."""
+
+N_WRITERS = 16
+"""Files that are written at a time: until a disk has confirmed one takes as long as until it has confirmed several."""
 
 _FILE = "stack.pt"
 
@@ -81,7 +87,7 @@ class StackTrainable(tune.Trainable):
                 n_member_updates=progress.n_member_updates,
                 seconds=progress.seconds,
                 metrics=progress.metrics,
-                departed=[self._drop(self._plan.model, departure) for departure in progress.departures],
+                departed=self._dropped(self._plan.model, progress.departures),
             )
         except OSError as error:
             sentence = f"a worker on {socket.gethostname()} cannot go on: {error}"
@@ -108,8 +114,13 @@ class StackTrainable(tune.Trainable):
             extend_registries()
             self._bracket = Bracket.from_bytes(self._plan, path.read_bytes())
 
+    def _dropped(self, model: str, departures: Sequence[Departure]) -> list[Departed]:
+        """Leave the members' weights where the driver finds them."""
+        with ThreadPoolExecutor(N_WRITERS) as writers:
+            return list(writers.map(partial(self._drop, model), departures))
+
     def _drop(self, model: str, departure: Departure) -> Departed:
-        """Leave a member's weights where the driver finds them, under a name that no second attempt reuses."""
+        """Leave a member's weights in the spool, under a name that no second attempt reuses."""
         path = self._spool / f"{model}-{departure.number}-{uuid.uuid4().hex}.safetensors"
         half_written = path.with_suffix(".part")
         with half_written.open("wb") as file:

@@ -73,8 +73,8 @@ class Journal:
                 raise self._unwritable(error) from error
             self._held: ExitStack | None = held.pop_all()
 
-    def append(self, line: bytes, *, durable: bool) -> None:
-        """Add a line that ends in a newline.
+    def append(self, lines: bytes, *, durable: bool) -> None:
+        """Add lines, each of which ends in a newline.
 
         Raises:
             LonglagError: the disk is full or broken; the journal is as it was before.
@@ -85,7 +85,7 @@ class Journal:
             with _alone(self._file):
                 size = os.fstat(self._file).st_size
                 try:
-                    _write(self._file, line)
+                    _write(self._file, lines)
                     if durable:
                         os.fsync(self._file)
                 except OSError:

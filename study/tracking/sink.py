@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from study.outcome import Metric, Outcome, TrialKey
+from study.outcome import Ending, Metric, Outcome, TrialKey
 from study.tracking.entry import (
     Entry,
     MetricsLogged,
@@ -99,16 +99,23 @@ class MlflowSink:
         if numbers:
             self._append(MetricsLogged(key=key, metrics=numbers))
 
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
-        """A trial has ended.
+    def close_trials(self, ended: Sequence[Ending]) -> None:
+        """Trials have ended.
 
-        Args:
-            key: which one.
-            outcome: its metrics go to the run as far as they are final: the last reported values are there already.
-            weights: file that is uploaded as ``weights.safetensors``, then deleted.
+        Of an outcome, metrics go to the run as far as they are final: the last reported values are there already. The
+        file of the weights is uploaded as ``weights.safetensors``, then deleted.
         """
-        path = None if weights is None else str(weights.absolute())
-        self._append(TrialClosed(time_ms=_now_ms(), key=key, outcome=outcome, weights=path))
+        self._append(
+            *(
+                TrialClosed(
+                    time_ms=_now_ms(),
+                    key=key,
+                    outcome=outcome,
+                    weights=None if weights is None else str(weights.absolute()),
+                )
+                for key, outcome, weights in ended
+            )
+        )
 
     def interrupt_trial(self, key: TrialKey) -> None:
         """A trial is left for a later resumption; its run is killed until then."""
@@ -151,10 +158,11 @@ class MlflowSink:
         self._journal.close()
         return n_pending(self._spool)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, *entries: Entry) -> None:
         # What a power failure may take until another entry comes or it is shipped: metrics, which come by the thousand,
         # cost a point of a curve each, and openings are made again by whoever takes the study up.
-        self._journal.append(encode(entry), durable=not isinstance(entry, MetricsLogged | TrialOpened))
+        durable = any(not isinstance(entry, MetricsLogged | TrialOpened) for entry in entries)
+        self._journal.append(b"".join(map(encode, entries)), durable=durable)
 
     def _check_name(self, name: str) -> None:
         if name in self._valid:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from study.conductor import Conductor, Departed, StackReport, stack_key
-from study.outcome import Metric, Outcome, Status, TrialKey
+from study.outcome import Ending, Metric, Outcome, Status, TrialKey
 from study.plan import StackPlan, StudyPlan, TaskPlan
 from study.record import TrialRecord
 from study.search.model_search import ModelSearch
@@ -50,9 +50,10 @@ class Log:
     def log_metrics(self, key: TrialKey, metrics: Sequence[Metric]) -> None:
         self.updates.setdefault(key, []).append(metrics[0].update)
 
-    def close_trial(self, key: TrialKey, outcome: Outcome, weights: Path | None) -> None:
-        assert key not in self.closed
-        self.closed[key] = outcome
+    def close_trials(self, ended: Sequence[Ending]) -> None:
+        for key, outcome, _ in ended:
+            assert key not in self.closed
+            self.closed[key] = outcome
 
     def interrupt_trial(self, key: TrialKey) -> None:
         self.interrupted.append(key)

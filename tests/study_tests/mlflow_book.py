@@ -95,7 +95,7 @@ def tell_all(sink: MlflowSink, weights: Path | None) -> None:
     for update, loss, objective in ((10, 0.5, 1.0), (20, 0.1, 3.0), (30, 0.3, 2.0)):
         for key in (FIRST, SECOND):
             sink.log_metrics(key, reported(update, loss, objective, 7.5))
-    sink.close_trial(FIRST, OUTCOME, weights)
+    sink.close_trials([(FIRST, OUTCOME, weights)])
     sink.interrupt_trial(SECOND)
     sink.close_study(status="stopped")
 

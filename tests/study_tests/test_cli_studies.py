@@ -162,7 +162,7 @@ def test_resume_sends_what_the_tracking_server_has_not_taken(longlag: Call, tmp_
     catalogue.release("demo", owner, StudyState.DONE)
     sink = MlflowSink(home / "spool" / "demo", ThreadShipping(f"http://127.0.0.1:{free_port}"), study="demo")
     sink.open_study(parameters={}, specification="name: demo")
-    sink.close_trial(key, OUTCOME, None)
+    sink.close_trials([(key, OUTCOME, None)])
     sink.close_study(status="done")
     assert sink.close(0) == 3
     assert_refused(longlag("export", "demo", "lstm/0"), "only a trial that MLflow has can be exported")

@@ -100,7 +100,7 @@ def test_sink_leaves_out_what_was_trained_again_after_the_trial_had_ended(
         sink.open_trial(card(FIRST))
         for update in updates:
             sink.log_metrics(FIRST, [replace(metric, time_ms=time_ms) for metric in reported(update, 0.5)])
-        sink.close_trial(FIRST, OUTCOME, None)
+        sink.close_trials([(FIRST, OUTCOME, None)])
         wait_until(lambda: sink.pending() == 0)
     assert sink.close(FLUSH_S) == 0
     history = client.get_metric_history(run_of_trial(client, FIRST).info.run_id, "loss")
@@ -212,7 +212,7 @@ def test_sink_keeps_the_weights_until_they_are_uploaded(
 
     monkeypatch.setattr(Place, "upload", failing)
     sink = sink_of(home)
-    sink.close_trial(FIRST, OUTCOME, weights)
+    sink.close_trials([(FIRST, OUTCOME, weights)])
     wait_until(lambda: sink.last_error() == "tracking: no artifact store")
     assert weights.read_bytes() == b"tensors"
     assert run_of_trial(client, FIRST).info.status == "RUNNING"

@@ -25,7 +25,7 @@ def test_upload_puts_files_where_mlflow_finds_them(tmp_path: Path, empty_databas
     shutil.copyfile(empty_database, home / "mlflow.db")
     sink = sink_of(home)
     sink.open_trial(card(FIRST))
-    sink.close_trial(FIRST, OUTCOME, None)
+    sink.close_trials([(FIRST, OUTCOME, None)])
     assert sink.close(FLUSH_S) == 0
     client = server.connect(embedded_uri(home))
     run = run_of_trial(client, FIRST)
@@ -55,13 +55,13 @@ def test_a_data_directory_can_be_moved_with_all_that_mlflow_lacks(tmp_path: Path
 
     first, sent = leave(0)
     sink = sink_of(home)
-    sink.close_trial(first, OUTCOME, sent)
+    sink.close_trials([(first, OUTCOME, sent)])
     assert sink.close(FLUSH_S) == 0
     second, kept = leave(1)
     # A driver that is killed before MLflow has its last trial.
     nobody = SimpleNamespace(begin=lambda spool, study: None, close=lambda timeout_s: None)
     sink = MlflowSink(home / "spool", nobody, study="demo")  # type: ignore[arg-type]
-    sink.close_trial(second, OUTCOME, kept)
+    sink.close_trials([(second, OUTCOME, kept)])
     assert sink.close(0) == 1
     home.rename(moved)
     assert fetched(first) == b"0"
@@ -77,7 +77,7 @@ def test_a_data_directory_that_is_copied_has_its_own_artifacts(tmp_path: Path, e
 
     def told(where: Path, number: int) -> Path:
         sink = sink_of(where)
-        sink.close_trial(replace(FIRST, number=number), OUTCOME, None)
+        sink.close_trials([(replace(FIRST, number=number), OUTCOME, None)])
         assert sink.close(FLUSH_S) == 0
         run = run_of_trial(server.connect(embedded_uri(where)), replace(FIRST, number=number))
         return Path(url2pathname(urlsplit(run.info.artifact_uri).path))
@@ -100,7 +100,7 @@ def test_reading_a_moved_data_directory_leaves_its_database_as_it_is(tmp_path: P
     sink = sink_of(home)
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"tensors")
-    sink.close_trial(FIRST, OUTCOME, weights)
+    sink.close_trials([(FIRST, OUTCOME, weights)])
     assert sink.close(FLUSH_S) == 0
     home.rename(moved)
     before = (moved / "mlflow.db").read_bytes()

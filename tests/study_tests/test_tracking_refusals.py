@@ -76,7 +76,7 @@ def test_sink_offers_an_entry_three_times_to_a_server_that_refuses_it(
 
 def test_sink_shortens_words_that_are_longer_than_mlflow_takes(sink: MlflowSink, client: MlflowClient) -> None:
     sink.open_trial(card(FIRST, init=7000 * "x"))
-    sink.close_trial(FIRST, failed_outcome(f"ValueError: {7000 * 'y'}"), None)
+    sink.close_trials([(FIRST, failed_outcome(f"ValueError: {7000 * 'y'}"), None)])
     assert sink.close(FLUSH_S) == 0
     assert sink.last_error() is None
     run = run_of_trial(client, FIRST)

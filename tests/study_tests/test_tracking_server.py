@@ -174,7 +174,7 @@ def test_sink_delivers_everything_once_when_the_server_dies_in_between(
         sink.open_trial(card)
     _report(sink, keys, range(30, 60))
     for key, file in zip(keys, weights, strict=True):
-        sink.close_trial(key, outcome, file)
+        sink.close_trials([(key, outcome, file)])
     sink.close_study(status="done", outcomes=dict.fromkeys(keys, outcome))
     # 127 calls without a server; a single call that waited for it would take the 20 s of its timeout.
     assert time.monotonic() - began < 10

@@ -78,7 +78,7 @@ def test_a_trial_costs_four_calls_whatever_is_shipped_in_between(home: Path, mon
         for key in keys:
             sink.log_metrics(key, measured_now(update, 0.5, 1.0, 2.0))
     for n_ended, key in enumerate(keys, start=1):
-        sink.close_trial(key, OUTCOME, None)
+        sink.close_trials([(key, OUTCOME, None)])
         shipping.wait_for_a_look()
         assert calls.count("update_run_info") == n_ended
     assert sink.close(FLUSH_S) == 0
@@ -96,7 +96,7 @@ def test_sink_tells_a_trial_at_once_when_it_ends_and_lets_those_under_way_wait(
     for key in (FIRST, SECOND, THIRD):
         sink.open_trial(card(key, learning_rate=0.1))
         sink.log_metrics(key, measured_now(10, 0.5))
-    sink.close_trial(SECOND, OUTCOME, None)
+    sink.close_trials([(SECOND, OUTCOME, None)])
     sink.interrupt_trial(THIRD)
     shipping.wait_for_a_look()
     assert set(sink.run_ids()) == {SECOND, THIRD}

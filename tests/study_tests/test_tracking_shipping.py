@@ -64,7 +64,7 @@ def test_killed_processes_are_followed_by_others_and_nothing_is_lost_or_written_
     for key in keys:
         sink.open_trial(card(key))
         sink.log_metrics(key, reported(10, 0.5))
-        sink.close_trial(key, OUTCOME, None)
+        sink.close_trials([(key, OUTCOME, None)])
         if key.number in {10, 30, 50}:
             # In the middle of shipping what is there by now.
             n_runs = len(runs_of_study(client))

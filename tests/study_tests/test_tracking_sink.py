@@ -38,7 +38,7 @@ def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, h
     weights = home / "w.safetensors"
     weights.write_bytes(b"tensors")
     tell_all(sink, weights)
-    sink.close_trial(FIRST, OUTCOME, None)
+    sink.close_trials([(FIRST, OUTCOME, None)])
     assert sink.close(FLUSH_S) == 0
     run = run_of_trial(client, FIRST)
     assert run.info.status == "FINISHED"
@@ -135,8 +135,9 @@ def test_sink_ends_the_parent_run_as_the_study_ended(
 
 
 def test_sink_finishes_a_pruned_trial_and_fails_a_failed_one(sink: MlflowSink, client: MlflowClient) -> None:
-    sink.close_trial(FIRST, replace(OUTCOME, status=Status.PRUNED, diverged=True), None)
-    sink.close_trial(SECOND, failed_outcome("Traceback ...\nRuntimeError: out of memory\n"), None)
+    pruned = replace(OUTCOME, status=Status.PRUNED, diverged=True)
+    failed = failed_outcome("Traceback ...\nRuntimeError: out of memory\n")
+    sink.close_trials([(FIRST, pruned, None), (SECOND, failed, None)])
     assert sink.close(FLUSH_S) == 0
     pruned, failed = run_of_trial(client, FIRST), run_of_trial(client, SECOND)
     assert pruned.info.status == "FINISHED"
@@ -181,7 +182,7 @@ def test_sink_takes_an_interrupted_trial_up_in_the_same_run(home: Path, client: 
         (30, 1_000_030),
         (40, 9_000_000),
     ]
-    second.close_trial(FIRST, OUTCOME, None)
+    second.close_trials([(FIRST, OUTCOME, None)])
     assert second.close(FLUSH_S) == 0
     assert run_of_trial(client, FIRST).info.status == "FINISHED"
 
@@ -247,7 +248,7 @@ def test_an_end_is_durable_at_once_and_openings_and_metrics_wait_for_it(
         sink.log_metrics(key, reported(10, 1.0))
     # The thread that ships has its own.
     assert threading.current_thread() not in synced
-    sink.close_trial(FIRST, OUTCOME, None)
+    sink.close_trials([(FIRST, OUTCOME, None)])
     assert synced.count(threading.current_thread()) == 1
 
 
