@@ -141,7 +141,8 @@ class Conductor:
         for course in self.courses.values():
             course.search.release()
             for number, record in course.records.items():
-                if number not in course.outcomes:
+                # A run that is closed stays so; whether the storage has the outcome as well may be unknown.
+                if number not in course.outcomes and number not in course.closed:
                     self._tracker.interrupt_trial(record.key)
 
     @property
@@ -162,9 +163,10 @@ class Conductor:
 
     def _ask(self, course: Course, index: int) -> None:
         """Ask what a round lacks, and line up its stacks."""
-        for record in course.search.ask(max(0, self._round(index).stop - course.n_asked)):
-            course.records[record.key.number] = record
-            course.n_asked += 1
+        n_lacking = self._round(index).stop - course.n_asked
+        if n_lacking > 0:
+            course.records.update((record.key.number, record) for record in course.search.ask(n_lacking))
+            course.n_asked += n_lacking
         records = [course.records[number] for number in self._round(index)]
         for record in records:
             if record.key.number not in course.outcomes:
@@ -207,6 +209,7 @@ class Conductor:
         self._tracker.close_trials(
             [(self._key(course.plan.name, one.number), one.outcome, one.weights) for one in fresh]
         )
+        course.closed.update(one.number for one in fresh)
         course.search.save({one.number: one.outcome for one in fresh})
         for one in fresh:
             course.keep(one.number, one.outcome)

@@ -35,8 +35,9 @@ class Search(Protocol):
 class Course:
     """One model's way through its budget: how many trials it has asked, how they ended, how many rounds it has told.
 
-    ``records`` are the trials that have not been told, ``logged`` up to which update these have reported, ``outcomes``
-    those of all that have ended. A live display reads its counts and its best from another thread while it changes.
+    ``records`` are the trials that have not been told, ``logged`` up to which update these have reported, ``closed``
+    those of whose end the tracker knows, ``outcomes`` those of all that have ended. A live display reads its counts and
+    its best from another thread while it changes.
     """
 
     plan: ModelPlan
@@ -50,6 +51,7 @@ class Course:
     n_member_updates: int = 0
     n_told: int = 0
     logged: dict[int, int] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
     _best: int | None = field(default=None, init=False)
 
     @property
@@ -66,6 +68,7 @@ class Course:
         """Let a trial go that has been told; its outcome stays."""
         self.records.pop(number, None)
         self.logged.pop(number, None)
+        self.closed.discard(number)
 
     def keep(self, number: int, outcome: Outcome) -> None:
         """Add the outcome of a trial that has ended; only the best stays whole, for a study has thousands."""

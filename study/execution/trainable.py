@@ -87,7 +87,7 @@ class StackTrainable(tune.Trainable):
                 n_member_updates=progress.n_member_updates,
                 seconds=progress.seconds,
                 metrics=progress.metrics,
-                departed=self._dropped(self._plan.model, progress.departures),
+                departed=self._drop_all(self._plan.model, progress.departures),
             )
         except OSError as error:
             sentence = f"a worker on {socket.gethostname()} cannot go on: {error}"
@@ -114,10 +114,14 @@ class StackTrainable(tune.Trainable):
             extend_registries()
             self._bracket = Bracket.from_bytes(self._plan, path.read_bytes())
 
-    def _dropped(self, model: str, departures: Sequence[Departure]) -> list[Departed]:
+    def _drop_all(self, model: str, departures: Sequence[Departure]) -> list[Departed]:
         """Leave the members' weights where the driver finds them."""
-        with ThreadPoolExecutor(N_WRITERS) as writers:
-            return list(writers.map(partial(self._drop, model), departures))
+        try:
+            with ThreadPoolExecutor(N_WRITERS) as writers:
+                return list(writers.map(partial(self._drop, model), departures))
+        except RuntimeError as error:
+            # Of a machine that allows no more threads.
+            raise OSError(f"weights cannot be written: {error}") from error
 
     def _drop(self, model: str, departure: Departure) -> Departed:
         """Leave a member's weights in the spool, under a name that no second attempt reuses."""

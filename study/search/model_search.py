@@ -89,6 +89,8 @@ class ModelSearch:
     def tell(self, numbers: Iterable[int]) -> None:
         """Settle trials with their saved outcomes, so that later asks learn from them; but not what is settled."""
         due = {number: self._trial_id(number) for number in numbers if not self._history.settled(number)}
+        if not due:
+            return
 
         def write() -> None:
             with one_transaction(self._storage):

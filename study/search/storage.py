@@ -13,7 +13,8 @@ from typing import TypeVar
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from study.errors import LonglagError, UserError
@@ -97,20 +98,41 @@ def one_transaction(storage: RDBStorage) -> Iterator[None]:
     Optuna commits every call; a disk or a server then confirms each, which may take ten milliseconds. Here the session
     that Optuna finds for this thread only ends savepoints of a transaction around it.
 
+    Raises:
+        StorageInternalError: the database has refused something, or ended the transaction by itself.
+
     Source: SQLAlchemy's documentation, "Joining a Session into an External Transaction". Differs: the session is the
     one of Optuna's registry, an attribute that Optuna does not promise to keep.
     """
     sessions = storage.scoped_session
-    with storage.engine.begin() as connection:
-        if connection.dialect.name == "sqlite":
-            # Python's driver begins at the first change, and a savepoint before that would be a transaction of its own.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        sessions.remove()
-        sessions(bind=connection, join_transaction_mode="create_savepoint")
-        try:
-            yield
-        finally:
-            sessions.remove()
+    try:
+        with storage.engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                # Python's driver begins at the first change; a savepoint before that is a transaction of its own.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                event.listen(connection, "savepoint", _refuse_alone)
+            try:
+                sessions.remove()
+                sessions(bind=connection, join_transaction_mode="create_savepoint")
+                yield
+            finally:
+                try:
+                    sessions.remove()
+                finally:
+                    sessions.registry.clear()
+    except (SQLAlchemyError, _TransactionLostError) as error:
+        first = _first(error)
+        raise StorageInternalError(_reason(first)) from first
+
+
+class _TransactionLostError(Exception):
+    """Optuna tries again what fails with an error of the database, but not what fails with this."""
+
+
+def _refuse_alone(connection: Connection, _: str) -> None:
+    """SQLite gives a transaction up when the disk is full; what came next would enter without what came before."""
+    if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+        raise _TransactionLostError("the database has given a transaction up, as on a full disk")
 
 
 def every_trial(storage: RDBStorage, study_id: int) -> Iterator[FrozenTrial]:
@@ -145,6 +167,13 @@ def _page(storage: RDBStorage, study_id: int, start: int) -> list[FrozenTrial]:
 def _is_being_created(error: SQLAlchemyError) -> bool:
     """Whether two processes have got into each other's way over the tables or their version."""
     return isinstance(error, IntegrityError) or any(word in str(error) for word in ("already exists", "is locked"))
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong before this error of the database did, which came of cleaning up after it."""
+    while isinstance(error.__context__, SQLAlchemyError):
+        error = error.__context__
+    return error
 
 
 def _reason(error: BaseException) -> str:

@@ -99,7 +99,7 @@ def omega_of_states(matrix: Tensor, delta: Tensor, cotangent: Tensor, mask: Tens
 
 @dataclass(frozen=True, kw_only=True)
 class Charges:
-    """Who pays for Omega, and how much: everything that is not a tensor is settled once, before the first update.
+    """Who pays for Omega, and how much: for a stack that is not parted it is settled before the first update.
 
     ``members`` are the K hyperparameters, ``weight`` is the factor of Omega, ``[K]``, and ``paying`` selects those who
     pay for a form, by its name.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from study.outcome import Status, TrialKey
+from study.errors import LonglagError
+from study.outcome import Outcome, Status, TrialKey
+from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study.tracking.entry import model_answers
 from study_tests.conductor_book import (
@@ -83,6 +86,32 @@ def test_trials_do_not_depend_on_interruptions_and_no_trial_stays_running(
         assert "RUNNING" not in statuses
         # Whatever was opened here and has not ended is handed over as interrupted.
         assert set(log.opened) - set(log.closed) <= set(log.interrupted)
+    assert described(records(tmp_path, plan)) == expected
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_runs_that_are_closed_are_not_interrupted_when_it_is_unknown_whether_outcomes_are_kept(
+    tmp_path: Path, expected: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    log, plan, save = Log(), study_plan(), ModelSearch.save
+
+    def lost(search: ModelSearch, outcomes: Mapping[int, Outcome]) -> None:
+        if kept:
+            save(search, outcomes)
+        raise LonglagError("the storage has not answered for 120 s")
+
+    one = conductor(tmp_path, plan, log)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelSearch, "save", lost)
+        with pytest.raises(LonglagError, match="not answered"):
+            play(one, 2, 0)
+    one.interrupt()
+    assert log.closed
+    assert set(log.interrupted) == set(log.opened) - set(log.closed)
+    # Whoever goes on trains again what is not known, with runs that are opened again.
+    again = Log()
+    play(conductor(tmp_path, plan, again), 2, 1)
+    assert (set(log.closed) <= set(again.opened)) == (not kept)
     assert described(records(tmp_path, plan)) == expected
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+from sqlalchemy import event
 
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
@@ -91,6 +95,36 @@ def test_one_transaction_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     # Afterwards every call is a transaction again.
     storage.create_new_trial(id_)
     assert other.get_n_trials(id_) == 4
+
+
+def test_a_transaction_that_the_database_gives_up_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    id_ = optuna.create_study(storage=storage, study_name="s")._study_id
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"a": 4000 * "x"})
+    room = [0]
+
+    def limit(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+
+    event.listen(storage.engine, "checkout", limit)
+    with storage.engine.connect() as connection:
+        room[0] = connection.exec_driver_sql("PRAGMA page_count").scalar_one() + 5
+    monkeypatch.setattr(optuna.storages._rdb.storage.time, "sleep", lambda seconds: None)
+
+    def fill() -> None:
+        with one_transaction(storage):
+            for _ in range(10):
+                storage.create_new_trial(id_, trial)
+
+    # The disk is full after some trials, and by giving these up there is room for the others.
+    with pytest.raises(StorageInternalError, match="full"):
+        fill()
+    assert storage.get_n_trials(id_) == 0
+    room[0] = 10**6
+    fill()
+    assert [one.number for one in storage.get_all_trials(id_)] == list(range(10))
 
 
 @pytest.mark.parametrize("n_trials", [0, 1, 6, 7])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,12 @@ from study.outcome import Status
 from study.plan import Hyperparameters, Member, StackPlan, TaskPlan
 from study_tests.plan_book import STACK as PLAN
 from study_tests.plan_book import TRAINING
+
+
+@pytest.fixture(autouse=True)
+def _process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would change how all later tests compute.
+    monkeypatch.setattr(trainable, "prepare_process", lambda: None)
 
 
 def plan() -> StackPlan:
@@ -49,12 +57,10 @@ def test_an_exception_in_training_becomes_the_outcome_of_all_members(tmp_path: P
 
 
 def test_a_full_disk_fails_no_member_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    n_synced = 0
+    calls = count(1)
 
     def full(file: int) -> None:
-        nonlocal n_synced
-        n_synced += 1
-        if n_synced == 2:
+        if next(calls) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
@@ -63,6 +69,18 @@ def test_a_full_disk_fails_no_member_that_was_measured(tmp_path: Path, monkeypat
     assert result[REPORT] is None
     assert result[TROUBLE].sentence.endswith("cannot go on: [Errno 28] No space left on device")
     assert "in _drop" in result[TROUBLE].traceback
+
+
+def test_a_machine_without_threads_to_spare_fails_no_member_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    result = worker(tmp_path, plan()).step()
+    assert result[REPORT] is None
+    assert result[TROUBLE].sentence.endswith("cannot go on: weights cannot be written: can't start new thread")
 
 
 def test_data_that_a_workers_machine_lacks_fails_no_member(tmp_path: Path) -> None:
