@@ -1,4 +1,4 @@
-"""Compile every GPU kernel for a compute capability, with or without such a GPU, and print what resources each takes.
+"""Compile every GPU kernel for a compute capability, with or without such a GPU, and print what each takes and reads.
 
 A script of its own: Triton decides at its import whether kernels are compiled or interpreted.
 """
@@ -48,7 +48,36 @@ TYPES = {**dict.fromkeys((*INTEGERS, "n_parameters"), "i32"), **dict.fromkeys(("
 TYPES |= {"roles": "*i8", **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64")}
 
 
-def resources(kernel: Any, sizes: dict[str, Any], number: str, capability: int) -> dict[str, int]:
+def resting(code: str) -> set[str]:
+    """Arguments of which the loop over steps reads a place that is the same at each, in Triton's intermediate code."""
+    moving: set[str] = set()
+    of: dict[str, set[str]] = {}
+    found: set[str] = set()
+    within = False
+    for line in code.splitlines():
+        text = line.partition(" loc(")[0]
+        if text.startswith("  tt.func"):
+            of = {name: {name[1:]} for name in re.findall(r"(%\w+): !tt.ptr", line)}
+        elif text.startswith("    }"):
+            within = False
+        elif loop := re.search(r"scf.for (%\w+)", text):
+            carried = re.findall(r"(%\w+) = (%\w+)", text.partition("iter_args")[2])
+            if re.match(r"    \S", text):
+                within, moving = True, {loop[1], *(name for name, _ in carried)}
+            for name, first in carried:
+                of[name] = of.get(first, set())
+                moving |= {name} if first in moving else set()
+        elif made := re.match(r"\s*(%\w+) = ([\w.]+) (.*)", text):
+            name, operation, operands = made[1], made[2], re.findall(r"%\w+", made[3])
+            loaded = operation == "tt.load"
+            if loaded and within and operands[0] not in moving:
+                found |= of[operands[0]]
+            moving |= {name} if moving.intersection(operands) else set()
+            of[name] = set() if loaded else {base for one in operands for base in of.get(one, set())}
+    return found
+
+
+def resources(kernel: Any, sizes: dict[str, Any], number: str, capability: int) -> dict[str, Any]:
     constants = {name: value for name, value in sizes.items() if name in kernel.arg_names}
     signature = {name: "constexpr" if name in constants else TYPES.get(name, f"*{number}") for name in kernel.arg_names}
     aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(signature.values()) if kind == f"*{number}"}
@@ -64,6 +93,7 @@ def resources(kernel: Any, sizes: dict[str, Any], number: str, capability: int) 
         "registers": found["REG"],
         "spilled_bytes": found["STACK"] + found["LOCAL"],
         "shared_bytes": binary.metadata.shared,
+        "resting": sorted(resting(binary.asm["ttir"])),
     }
 
 
