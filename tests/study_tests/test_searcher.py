@@ -126,7 +126,7 @@ def test_an_error_while_the_next_round_is_asked_stops_the_run(tmp_path: Path, mo
     searcher = StackSearcher(one, str(tmp_path), stop)
     gone = LonglagError("the storage is gone")
 
-    def fail(search: ModelSearch) -> None:
+    def fail(search: ModelSearch, n_trials: int) -> None:
         raise gone
 
     monkeypatch.setattr(ModelSearch, "ask", fail)
