@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
 
 
 class TransactionLostError(Exception):
@@ -14,8 +15,8 @@ class TransactionLostError(Exception):
 
 
 @contextmanager
-def outer_transaction(engine: Engine) -> Iterator[Connection]:
-    """A connection on which sessions end savepoints only; all that they write is there when the body ends, or nothing.
+def outer_transaction(engine: Engine) -> Iterator[sessionmaker[Session]]:
+    """A maker of sessions that end savepoints only; all that they write is there when the body ends, or nothing.
 
     A disk or a server confirms every commit, which may take ten milliseconds.
 
@@ -30,7 +31,7 @@ def outer_transaction(engine: Engine) -> Iterator[Connection]:
             # Python's driver begins at the first change; a savepoint before that is a transaction of its own.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             event.listen(connection, "savepoint", _refuse_alone)
-        yield connection
+        yield sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
 
 
 def _refuse_alone(connection: Connection, _: str) -> None:

@@ -102,10 +102,10 @@ def one_transaction(storage: RDBStorage) -> Iterator[None]:
     """
     sessions = storage.scoped_session
     try:
-        with outer_transaction(storage.engine) as connection:
+        with outer_transaction(storage.engine) as make_session:
             try:
                 sessions.remove()
-                sessions(bind=connection, join_transaction_mode="create_savepoint")
+                sessions.registry.set(make_session())
                 yield
             finally:
                 try:

@@ -107,14 +107,12 @@ def one_commit(client: MlflowClient) -> Iterator[None]:
         yield
         return
     from mlflow.store.db.utils import _get_managed_session_maker
-    from sqlalchemy.orm import sessionmaker
 
     from study.transaction import outer_transaction
 
     usual = store.ManagedSessionMaker
-    with outer_transaction(store.engine) as connection:
-        sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
-        store.ManagedSessionMaker = _get_managed_session_maker(sessions, store.db_type)
+    with outer_transaction(store.engine) as make_session:
+        store.ManagedSessionMaker = _get_managed_session_maker(make_session, store.db_type)
         try:
             yield
         finally:
