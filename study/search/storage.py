@@ -13,11 +13,11 @@ from typing import TypeVar
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from study.errors import LonglagError, UserError
-from study.transaction import TransactionLostError, outer_transaction
 
 PATIENCE_S = 120.0
 """How long a running study waits for a storage that has gone away, a restart of PostgreSQL included."""
@@ -93,28 +93,46 @@ def persist(call: Callable[[], T], *, patience_s: float = PATIENCE_S, pause_s: f
 
 @contextmanager
 def one_transaction(storage: RDBStorage) -> Iterator[None]:
-    """What this thread writes in the body is there as a whole when it ends, or not at all; Optuna commits every call.
+    """What this thread writes in the body is there as a whole when it ends, or not at all.
 
-    The session that Optuna finds for this thread is in its registry, an attribute that it does not promise to keep.
+    Optuna commits every call; a disk or a server then confirms each, which may take ten milliseconds. Here the session
+    that Optuna finds for this thread only ends savepoints of a transaction around it.
 
     Raises:
         StorageInternalError: the database has refused something, or ended the transaction by itself.
+
+    Source: SQLAlchemy's documentation, "Joining a Session into an External Transaction". Differs: the session is the
+    one of Optuna's registry, an attribute that Optuna does not promise to keep.
     """
     sessions = storage.scoped_session
     try:
-        with outer_transaction(storage.engine) as make_session:
+        with storage.engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                # Python's driver begins at the first change; a savepoint before that is a transaction of its own.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                event.listen(connection, "savepoint", _refuse_alone)
             try:
                 sessions.remove()
-                sessions.registry.set(make_session())
+                sessions(bind=connection, join_transaction_mode="create_savepoint")
                 yield
             finally:
                 try:
                     sessions.remove()
                 finally:
                     sessions.registry.clear()
-    except (SQLAlchemyError, TransactionLostError) as error:
+    except (SQLAlchemyError, _TransactionLostError) as error:
         first = _first(error)
         raise StorageInternalError(_reason(first)) from first
+
+
+class _TransactionLostError(Exception):
+    """Optuna tries again what fails with an error of the database, but not what fails with this."""
+
+
+def _refuse_alone(connection: Connection, _: str) -> None:
+    """SQLite gives a transaction up when the disk is full; what came next would enter without what came before."""
+    if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+        raise _TransactionLostError("the database has given a transaction up, as on a full disk")
 
 
 def every_trial(storage: RDBStorage, study_id: int) -> Iterator[FrozenTrial]:

@@ -197,27 +197,12 @@ class Recorder:
         return {name: value for name, value in parameters.items() if name not in found.data.params}
 
     def _send(self, run: RunPlace, batch: _Batch) -> None:
-        """Send a batch."""
-        self._upload(run, batch)
-        with server.one_commit(self._at().client):
-            self._write(run, batch)
-
-    def _end(self, run: RunPlace, status: str, batch: _Batch, time_ms: int) -> None:
-        """Send a batch, the last one of a run."""
-        self._upload(run, batch)
-        with server.one_commit(self._at().client):
-            self._write(run, batch)
-            self._at().client.set_terminated(run.run_id, status, time_ms)
-
-    def _upload(self, run: RunPlace, batch: _Batch) -> None:
-        if batch.files:
-            self._at().upload(run, batch.files)
-
-    def _write(self, run: RunPlace, batch: _Batch) -> None:
-        """All but the artifacts; the tags go with the last metrics, when all others have arrived."""
+        """Send a batch; its tags go with the last metrics, when all others have arrived."""
         from mlflow.entities import Metric as Row
         from mlflow.entities import Param, RunTag
 
+        if batch.files:
+            self._at().upload(run, batch.files)
         # The newest first: of each name MLflow then takes the first for the latest, and writes it once.
         rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in reversed(batch.metrics)]
         parameters = [Param(name, str(value)[:LONGEST_TEXT]) for name, value in batch.parameters.items()]
@@ -237,6 +222,10 @@ class Recorder:
             held += [row.value for row in place.client.get_metric_history(place.runs[key].run_id, name)]
             held += [metric.value for metric in batch.metrics if metric.name == name]
         return {name: BEST[name](held) for name, held in values.items() if held}
+
+    def _end(self, run: RunPlace, status: str, batch: _Batch, time_ms: int) -> None:
+        self._send(run, batch)
+        self._at().client.set_terminated(run.run_id, status, time_ms)
 
 
 def refused(error: Exception) -> bool:

@@ -8,8 +8,6 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,29 +92,6 @@ def connect(uri: str) -> MlflowClient:
         file.parent.mkdir(parents=True, exist_ok=True)
         put_database(file)
     return MlflowClient(uri)
-
-
-@contextmanager
-def one_commit(client: MlflowClient) -> Iterator[None]:
-    """What the client writes to an SQLite file in the body is there as a whole when it ends, or not at all.
-
-    MLflow commits parts of every call by themselves; its store and its makers of sessions are names of its 3.17.
-    """
-    store = client._tracking_client.store
-    if getattr(store, "db_type", None) != "sqlite":
-        yield
-        return
-    from mlflow.store.db.utils import _get_managed_session_maker
-
-    from study.transaction import outer_transaction
-
-    usual = store.ManagedSessionMaker
-    with outer_transaction(store.engine) as make_session:
-        store.ManagedSessionMaker = _get_managed_session_maker(make_session, store.db_type)
-        try:
-            yield
-        finally:
-            store.ManagedSessionMaker = usual
 
 
 def preload(uri: str) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from study.errors import LonglagError, UserError
 from study.outcome import Metric, Outcome, Status, TrialKey
@@ -37,46 +36,6 @@ def silent_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield int(listener.getsockname()[1])
-
-
-def test_what_is_written_in_one_commit_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    from mlflow import MlflowException
-    from mlflow.entities import Metric as Row
-    from mlflow.entities import Param, RunTag
-
-    client, other = (server.connect(embedded_uri(tmp_path)) for _ in range(2))
-    experiment = client.create_experiment("demo")
-    first, second = (client.create_run(experiment).info.run_id for _ in range(2))
-
-    def write(run_id: str) -> None:
-        client.log_batch(
-            run_id, [Row("loss", 1.0, 1, step) for step in range(3)], [Param("p", "1")], [RunTag("t", "2")]
-        )
-        client.set_terminated(run_id, "FINISHED")
-
-    commits: list[object] = []
-    event.listen(client._tracking_client.store.engine, "commit", commits.append)
-    with server.one_commit(client):
-        write(first)
-        # What MLflow refuses undoes no more than itself.
-        with pytest.raises(MlflowException, match="p"):
-            client.log_param(first, "p", "another")
-    assert len(commits) == 1
-
-    def killed() -> None:
-        with server.one_commit(client):
-            write(second)
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        killed()
-    whole, none = (other.get_run(run_id) for run_id in (first, second))
-    assert (whole.info.status, whole.data.metrics, whole.data.params) == ("FINISHED", {"loss": 1.0}, {"p": "1"})
-    assert whole.data.tags["t"] == "2"
-    assert (none.info.status, none.data.metrics, none.data.params) == ("RUNNING", {}, {})
-    # Afterwards every call commits again.
-    client.set_tag(second, "t", "3")
-    assert other.get_run(second).data.tags["t"] == "3"
 
 
 def test_embedded_uri_names_an_absolute_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
