@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from study.outcome import Status, TrialKey
 from study.settings import sqlite_file
 from study.tracking import server
 from study.tracking.database import ARTIFACTS, follow_move, local_folder
+from study.tracking.rows import Beginning, Rows, rows_of
+from study.tracking.run import RunPlace
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
 if TYPE_CHECKING:
@@ -27,19 +28,12 @@ TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag by which MLflow's UI shows an experiment as runs with metrics instead of as traces of a language model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlace:
-    """A run, as far as it is needed to write to it; what MLflow tells of one is ten times as much memory."""
-
-    run_id: str
-    artifact_uri: str
-
-
 class Place:
     """The experiment and the runs of one study; runs are found again by their tags, never created twice.
 
     ``runs`` are the trials', whose metrics are there up to the update ``logged``. ``best`` holds the best values of the
-    trials whose runs began here and have not ended; what others reported, MLflow knows.
+    trials whose runs began here and have not ended; what others reported, MLflow knows. ``rows`` writes many new runs
+    at a time, where MLflow's database is at hand.
     """
 
     def __init__(self, client: MlflowClient, uri: str, study: str) -> None:
@@ -53,6 +47,7 @@ class Place:
         if (file := sqlite_file(uri)) is not None:
             follow_move(file)
         self._experiment_id = self._find_experiment()
+        self.rows = rows_of(client, self._experiment_id)
         found = server.runs_of(client, self._experiment_id)
         keyed = [(key, run) for run in reversed(found) if (key := server.trial_key(run)) is not None]
         self._parents = [_run_place(run) for run in found if run.data.tags.get(ROLE) == "study"]
@@ -67,20 +62,19 @@ class Place:
             self._parents.append(_run_place(self.client.create_run(self._experiment_id, time_ms, tags, self._study)))
         return self._parents[0]
 
-    def run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str]) -> RunPlace:
-        """The run of a trial, which begins now, with these tags and those it is found by, if there is none."""
+    def run(self, key: TrialKey, time_ms: int) -> RunPlace:
+        """The run of a trial, which begins now if there is none."""
         if key not in self.runs:
-            found_by = {
-                "mlflow.parentRunId": self.parent(time_ms).run_id,
-                STUDY: key.study,
-                MODEL: key.model,
-                TRIAL: str(key),
-                STATUS: str(Status.RUNNING),
-            }
-            name = f"{key.model}/{key.number}"
-            run = self.client.create_run(self._experiment_id, time_ms, {**found_by, **tags}, name)
-            self.runs[key], self.best[key] = _run_place(run), {}
+            first = self._beginning(key, time_ms)
+            run = self.client.create_run(self._experiment_id, first.time_ms, dict(first.tags), first.name)
+            self._take_in(key, _run_place(run))
         return self.runs[key]
+
+    def begin(self, rows: Rows, times_ms: Mapping[TrialKey, int]) -> None:
+        """Begin the runs of trials that have none, together."""
+        beginnings = [self._beginning(key, time_ms) for key, time_ms in times_ms.items()]
+        for key, run in zip(times_ms, rows.begin(beginnings), strict=True):
+            self._take_in(key, run)
 
     def end(self, key: TrialKey) -> None:
         """A trial is over, and its metrics are in MLflow, which tells the best of them should there be more."""
@@ -107,6 +101,19 @@ class Place:
         with tempfile.TemporaryDirectory() as copied:
             _write(Path(copied), files)
             get_artifact_repository(uri, tracking_uri=self._uri).log_artifacts(copied)
+
+    def _beginning(self, key: TrialKey, time_ms: int) -> Beginning:
+        tags = {
+            "mlflow.parentRunId": self.parent(time_ms).run_id,
+            STUDY: key.study,
+            MODEL: key.model,
+            TRIAL: str(key),
+            STATUS: str(Status.RUNNING),
+        }
+        return Beginning(name=f"{key.model}/{key.number}", time_ms=time_ms, tags=tags)
+
+    def _take_in(self, key: TrialKey, run: RunPlace) -> None:
+        self.runs[key], self.best[key] = run, {}
 
     def _find_experiment(self) -> str:
         experiment = self.client.get_experiment_by_name(self._study)

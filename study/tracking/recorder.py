@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from study.errors import LonglagError
-from study.outcome import Metric, Status, TrialKey
+from study.outcome import Status, TrialKey
 from study.tracking import server
 from study.tracking.artifact import artifacts, drawn_answer, final_metrics, stamped
 from study.tracking.entry import (
@@ -24,7 +22,9 @@ from study.tracking.entry import (
     TrialOpened,
     written_ms,
 )
-from study.tracking.place import LOGGED, STATUS, Place, RunPlace
+from study.tracking.place import LOGGED, STATUS, Place
+from study.tracking.rows import Rows
+from study.tracking.run import Batch, End, RunPlace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,21 +35,11 @@ CONFIGURATION = "study.yaml"
 BATCH = 800
 """Metrics of one request: MLflow takes 1000 entities, up to 100 of them parameters and as many tags."""
 
-LONGEST_TEXT = 5000
-"""Characters of a parameter or tag; MLflow refuses parameters of more than 6000."""
+TOGETHER = 64
+"""New runs that are written together, where that can be done: more would not be faster, and be more memory."""
 
 BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 """Metrics whose best value is kept as ``best/<name>``, because MLflow's table and queries know only the last one."""
-
-
-@dataclass(kw_only=True)
-class _Batch:
-    """What goes to one run together: artifacts, then in one request, but for more metrics than one takes, the rest."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    parameters: dict[str, object] = field(default_factory=dict)
-    metrics: list[Metric] = field(default_factory=list)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Recorder:
@@ -95,48 +85,67 @@ class Recorder:
         self._record_lives(lives)
 
     def _record_lives(self, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
+        place = self._at()
+        new = [key for key, entries in lives.items() if key not in place.runs and _told_at_once(entries)]
+        if place.rows is not None:
+            for start in range(0, len(new), TOGETHER):
+                self._record_together(place.rows, {key: lives[key] for key in new[start : start + TOGETHER]})
+            lives = {key: entries for key, entries in lives.items() if key not in new}
         for key, entries in lives.items():
-            batch = _Batch()
+            self._record_life(key, entries)
+
+    def _record_together(self, rows: Rows, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
+        """Trials that MLflow has never heard of, each in one batch."""
+        place = self._at()
+        place.begin(rows, {key: written_ms(entries[0]) for key, entries in lives.items()})
+        batches = {}
+        for key, entries in lives.items():
+            batches[key] = Batch()
             for entry in entries:
-                match entry:
-                    case TrialOpened():
-                        self._open_trial(entry, batch)
-                    case MetricsLogged():
-                        self._take_metrics(entry, batch)
-                    case TrialClosed():
-                        self._close_trial(entry, batch)
-                        batch = _Batch()
-                    case TrialInterrupted(time_ms=time_ms):
-                        batch.tags[STATUS] = "interrupted"
-                        self._end(self._run(key, time_ms), "KILLED", batch, time_ms)
-                        batch = _Batch()
-            if batch != _Batch():
-                self._send(self._run(key, written_ms(entries[0])), batch)
+                self._take(entry, batches[key])
+            self._upload(place.runs[key], batches[key])
+        rows.fill({place.runs[key]: batch for key, batch in batches.items()})
+        for entries in lives.values():
+            self._settle(entries[-1])
 
-    def _open_study(self, entry: StudyOpened) -> None:
-        run = self._at().parent(entry.time_ms)
-        batch = _Batch(parameters=self._take_up(run, entry.parameters), tags={STATUS: str(Status.RUNNING)})
-        batch.files[CONFIGURATION] = entry.specification.encode()
-        self._send(run, batch)
+    def _record_life(self, key: TrialKey, entries: Sequence[TrialEntry]) -> None:
+        """A trial of which MLflow may know something already."""
+        batch = Batch()
+        for entry in entries:
+            known = key in self._at().runs
+            run = self._at().run(key, written_ms(entry))
+            self._take(entry, batch)
+            if known and isinstance(entry, TrialOpened):
+                batch.parameters = self._take_up(run, batch.parameters)
+            if batch.end is not None:
+                self._send(run, batch)
+                self._settle(entry)
+                batch = Batch()
+        if batch != Batch():
+            self._send(self._at().runs[key], batch)
 
-    def _open_trial(self, entry: TrialOpened, batch: _Batch) -> None:
-        card = entry.card
-        tags = {"longlag.task": card.task, "longlag.cell": card.cell}
-        known = card.key in self._at().runs
-        run = self._run(card.key, entry.time_ms, tags)
-        if known:
-            batch.tags |= {**tags, STATUS: str(Status.RUNNING)}
-        batch.parameters |= self._take_up(run, card.parameters) if known else card.parameters
-        batch.files[CONFIGURATION] = card.configuration.encode()
+    def _take(self, entry: TrialEntry, batch: Batch) -> None:
+        """Add what an entry says of a trial, which has a run."""
+        match entry:
+            case TrialOpened(card=card):
+                batch.tags |= {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
+                batch.parameters |= card.parameters
+                batch.files[CONFIGURATION] = card.configuration.encode()
+            case MetricsLogged():
+                self._take_metrics(entry, batch)
+            case TrialClosed():
+                self._take_end(entry, batch)
+            case TrialInterrupted(time_ms=time_ms):
+                batch.tags[STATUS] = "interrupted"
+                batch.end = End(status="KILLED", time_ms=time_ms)
 
-    def _take_metrics(self, entry: MetricsLogged, batch: _Batch) -> None:
+    def _take_metrics(self, entry: MetricsLogged, batch: Batch) -> None:
         """Add what MLflow lacks of an entry, and how far the metrics then go."""
         place = self._at()
         held = place.logged.get(entry.key, -1)
         fresh = [metric for metric in entry.metrics if metric.update > held]
         if not fresh:
             return
-        self._run(entry.key, fresh[0].time_ms)
         # Ahead of the sending; should that fail, everything here is forgotten.
         place.logged[entry.key] = max(metric.update for metric in fresh)
         batch.metrics += fresh
@@ -147,9 +156,8 @@ class Recorder:
                 if metric.name in BEST:
                     best[metric.name] = BEST[metric.name](metric.value, best.get(metric.name, metric.value))
 
-    def _close_trial(self, entry: TrialClosed, batch: _Batch) -> None:
+    def _take_end(self, entry: TrialClosed, batch: Batch) -> None:
         outcome = entry.outcome
-        run = self._run(entry.key, entry.time_ms)
         batch.tags |= {STATUS: str(outcome.status), "longlag.diverged": str(outcome.diverged).lower()}
         if outcome.status is Status.FAILED:
             # The last line of a traceback names the error; the whole of it is an artifact.
@@ -160,10 +168,20 @@ class Recorder:
             if outcome.bound_verdict is not None:
                 batch.tags["longlag.bound"] = outcome.bound_verdict
         batch.files |= artifacts(entry)
-        self._end(run, "FAILED" if outcome.status is Status.FAILED else "FINISHED", batch, entry.time_ms)
-        self._at().end(entry.key)
-        if entry.weights is not None:
-            Path(entry.weights).unlink(missing_ok=True)
+        batch.end = End(status="FAILED" if outcome.status is Status.FAILED else "FINISHED", time_ms=entry.time_ms)
+
+    def _settle(self, last: TrialEntry) -> None:
+        """MLflow has all of a trial up to this entry."""
+        if isinstance(last, TrialClosed):
+            self._at().end(last.key)
+            if last.weights is not None:
+                Path(last.weights).unlink(missing_ok=True)
+
+    def _open_study(self, entry: StudyOpened) -> None:
+        run = self._at().parent(entry.time_ms)
+        batch = Batch(parameters=self._take_up(run, entry.parameters), tags={STATUS: str(Status.RUNNING)})
+        batch.files[CONFIGURATION] = entry.specification.encode()
+        self._send(run, batch)
 
     def _close_study(self, entry: StudyClosed) -> None:
         values = {f"dependency_length/{row.model}": float(row.best.dependency_length) for row in entry.answers}
@@ -171,11 +189,15 @@ class Recorder:
             values |= {f"seconds/{name}": value for name, value in entry.seconds.items()}
             # All that this thread has done so far, imports included, is tracking.
             values["seconds/tracking"] = time.thread_time()
-        batch = _Batch(metrics=stamped(values, 0, entry.time_ms), tags={STATUS: entry.status})
+        ends = {"done": "FINISHED", "failed": "FAILED"}
+        batch = Batch(
+            metrics=stamped(values, 0, entry.time_ms),
+            tags={STATUS: entry.status},
+            end=End(status=ends.get(entry.status, "KILLED"), time_ms=entry.time_ms),
+        )
         if entry.answers:
             batch.files["answer.png"] = drawn_answer(entry.answers, self._study)
-        ends = {"done": "FINISHED", "failed": "FAILED"}
-        self._end(self._at().parent(entry.time_ms), ends.get(entry.status, "KILLED"), batch, entry.time_ms)
+        self._send(self._at().parent(entry.time_ms), batch)
 
     def _at(self) -> Place:
         """Where the study lies; looked up on the first call and after ``forget``."""
@@ -185,9 +207,6 @@ class Recorder:
             self._runs = self._place.runs
         return self._place
 
-    def _run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str] = MappingProxyType({})) -> RunPlace:
-        return self._at().run(key, time_ms, tags)
-
     def _take_up(self, run: RunPlace, parameters: Mapping[str, object]) -> dict[str, object]:
         """Set a run running that may have ended; which of the parameters it lacks."""
         client = self._at().client
@@ -196,23 +215,24 @@ class Recorder:
             client.update_run(run.run_id, "RUNNING")
         return {name: value for name, value in parameters.items() if name not in found.data.params}
 
-    def _send(self, run: RunPlace, batch: _Batch) -> None:
-        """Send a batch; its tags go with the last metrics, when all others have arrived."""
-        from mlflow.entities import Metric as Row
-        from mlflow.entities import Param, RunTag
+    def _send(self, run: RunPlace, batch: Batch) -> None:
+        """Send a batch by MLflow's client; its tags go with the last metrics, when all others have arrived."""
+        self._upload(run, batch)
+        client = self._at().client
+        # The newest first: of each name MLflow then takes the first for the latest, and writes it once.
+        metrics, parameters, tags = batch.entities()
+        for start in range(0, max(1, len(metrics)), BATCH):
+            last = start + BATCH >= len(metrics)
+            client.log_batch(run.run_id, metrics[start : start + BATCH], parameters, tags if last else [])
+            parameters = []
+        if batch.end is not None:
+            client.set_terminated(run.run_id, batch.end.status, batch.end.time_ms)
 
+    def _upload(self, run: RunPlace, batch: Batch) -> None:
         if batch.files:
             self._at().upload(run, batch.files)
-        # The newest first: of each name MLflow then takes the first for the latest, and writes it once.
-        rows = [Row(metric.name, metric.value, metric.time_ms, metric.update) for metric in reversed(batch.metrics)]
-        parameters = [Param(name, str(value)[:LONGEST_TEXT]) for name, value in batch.parameters.items()]
-        for start in range(0, max(1, len(rows)), BATCH):
-            last = start + BATCH >= len(rows)
-            tags = [RunTag(name, value[:LONGEST_TEXT]) for name, value in batch.tags.items()] if last else []
-            self._at().client.log_batch(run.run_id, rows[start : start + BATCH], parameters, tags)
-            parameters = []
 
-    def _best(self, key: TrialKey, batch: _Batch) -> dict[str, float]:
+    def _best(self, key: TrialKey, batch: Batch) -> dict[str, float]:
         """The best value of each metric in ``BEST``, of those in the batch and of those sent before."""
         place = self._at()
         if key in place.best:
@@ -223,9 +243,11 @@ class Recorder:
             held += [metric.value for metric in batch.metrics if metric.name == name]
         return {name: BEST[name](held) for name, held in values.items() if held}
 
-    def _end(self, run: RunPlace, status: str, batch: _Batch, time_ms: int) -> None:
-        self._send(run, batch)
-        self._at().client.set_terminated(run.run_id, status, time_ms)
+
+def _told_at_once(entries: Sequence[TrialEntry]) -> bool:
+    """Whether they are a trial's from its beginning on, up to its end at most."""
+    over = any(isinstance(entry, TrialClosed | TrialInterrupted) for entry in entries[:-1])
+    return not over and not any(isinstance(entry, TrialOpened) for entry in entries[1:])
 
 
 def refused(error: Exception) -> bool:

@@ -36,8 +36,8 @@ EVERY_S = 1.0
 
 HOLD_S, ASKED_S = 30.0, 300.0
 """How long metrics may wait for the end of their trial, and a trial that was asked, and has no run from before, for its
-first metrics: a run that is told at once costs half of what it costs in three parts, and a third of what it costs when
-metrics come singly.
+first metrics: a run that a server is told of at once costs half of what it costs in three parts, and a third of what it
+costs when metrics come singly; one that goes to a database at once, a tenth.
 """
 
 BATCH = 2048

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from study.tracking import server, shipper
+from study.tracking import place, server, shipper
 from study.tracking.sink import MlflowSink, embedded_uri
 from study_tests.cli_book import Call, caller
 from study_tests.mlflow_book import sink_of
@@ -50,3 +50,10 @@ def sink(home: Path) -> Iterator[MlflowSink]:
     made = sink_of(home)
     yield made
     made.close(0)
+
+
+@pytest.fixture(params=["rows", "client"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New runs go to MLflow's tables together, and as a server gets them, one by one."""
+    if request.param == "client":
+        monkeypatch.setattr(place, "rows_of", lambda client, experiment_id: None)

@@ -17,6 +17,8 @@ from study.tracking.database import follow_move
 from study.tracking.sink import MlflowSink, download_weights, embedded_uri
 from study_tests.mlflow_book import FIRST, FLUSH_S, OUTCOME, artifacts_of, card, run_of_trial, sink_of
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 @pytest.mark.parametrize("name", ["home", "ein Häuschen", "a+b=c & d", "a%2Fb?c#d"])
 def test_upload_puts_files_where_mlflow_finds_them(tmp_path: Path, empty_database: Path, name: str) -> None:

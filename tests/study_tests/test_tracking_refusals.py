@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from study.outcome import failed_outcome
+from study.tracking.rows import Rows
 from study.tracking.sink import MlflowSink
 from study_tests.mlflow_book import FIRST, FLUSH_S, SECOND, card, reported, run_of_trial, wait_until
+
+pytestmark = pytest.mark.usefixtures("each_way")
 
 
 def test_sink_holds_entries_while_the_experiment_is_deleted(
@@ -57,16 +61,21 @@ def test_sink_offers_an_entry_three_times_to_a_server_that_refuses_it(
 ) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    log_batch, refusals = SqlAlchemyStore.log_batch, 0
+    refusals = 0
 
-    def hesitant(*passed: Any, **named: Any) -> None:
-        nonlocal refusals
-        if refusals < 2:
-            refusals += 1
-            raise MlflowException("not now", INVALID_PARAMETER_VALUE)
-        log_batch(*passed, **named)
+    def hesitant(real: Callable[..., None]) -> Callable[..., None]:
+        def write(*passed: Any, **named: Any) -> None:
+            nonlocal refusals
+            if refusals < 2:
+                refusals += 1
+                raise MlflowException("not now", INVALID_PARAMETER_VALUE)
+            real(*passed, **named)
 
-    monkeypatch.setattr(SqlAlchemyStore, "log_batch", hesitant)
+        return write
+
+    # What is refused as rows has a run then, to which MLflow's client writes.
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", hesitant(SqlAlchemyStore.log_batch))
+    monkeypatch.setattr(Rows, "fill", hesitant(Rows.fill))
     sink.log_metrics(FIRST, reported(10, 0.5))
     assert sink.close(FLUSH_S) == 0
     assert refusals == 2

@@ -33,6 +33,8 @@ from study_tests.mlflow_book import (
     wait_until,
 )
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
 
 def test_sink_records_a_complete_trial(sink: MlflowSink, client: MlflowClient, home: Path) -> None:
     weights = home / "w.safetensors"
