@@ -13,7 +13,7 @@ from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
 from study.search.history import PARAMETERS, SEED, History, settle
-from study.search.storage import every_trial, one_transaction, persist
+from study.search.storage import enter, every_trial, one_transaction, persist
 
 OUTCOME, RUNS = "longlag:outcome", "longlag:runs"
 
@@ -68,7 +68,7 @@ class ModelSearch:
                 return
             attempted = True
             with one_transaction(self._storage):
-                ids = [self._storage.create_new_trial(self._study_id, trial) for trial in trials]
+                ids = enter(self._storage, self._study_id, trials)
             self._ids.update(enumerate(ids, start=first))
 
         persist(write)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -211,20 +211,20 @@ def test_ask_writes_trials_once_when_an_answer_is_lost(
 ) -> None:
     one = search(url, name)
     one.ask(1)
-    real, transaction, lost = RDBStorage.create_new_trial, model_search.one_transaction, [True]
+    real, transaction, lost = model_search.enter, model_search.one_transaction, [True]
 
     def lose() -> None:
         if lost:
             lost.clear()
             raise OperationalError("INSERT", {}, Exception("the answer was lost"))
 
-    def losing(storage: RDBStorage, study_id: int, trial: optuna.trial.FrozenTrial) -> int:
+    def losing(storage: RDBStorage, study_id: int, trials: Sequence[optuna.trial.FrozenTrial]) -> list[int]:
         if when == "before":
             lose()
-        number = real(storage, study_id, trial)
+        ids = real(storage, study_id, trials)
         if when == "between":
             lose()
-        return number
+        return ids
 
     @contextmanager
     def answering(storage: RDBStorage) -> Iterator[None]:
@@ -233,7 +233,7 @@ def test_ask_writes_trials_once_when_an_answer_is_lost(
         if when == "after":
             lose()
 
-    monkeypatch.setattr(RDBStorage, "create_new_trial", losing)
+    monkeypatch.setattr(model_search, "enter", losing)
     monkeypatch.setattr(model_search, "one_transaction", answering)
     monkeypatch.setattr(storage_module.time, "sleep", lambda seconds: None)
     records = one.ask(2)

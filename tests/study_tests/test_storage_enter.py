@@ -1,0 +1,112 @@
+"""Trials that enter the storage together: what is there is what Optuna itself would have left, in every table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import MetaData, create_engine, event, select, text
+
+from study.search.storage import enter, one_transaction, open_storage
+
+SPACES: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(1e-4, 0.1, log=True),
+    "momentum": FloatDistribution(0.0, 0.9, step=0.1),
+    "n_layers": IntDistribution(1, 64, log=True),
+    "optimiser": CategoricalDistribution(["sgd", "adam", None, True, 1.5]),
+}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storages(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[RDBStorage, RDBStorage]:
+    """Two empty databases of a kind, each with two studies."""
+    if request.param == "sqlite":
+        urls = [f"sqlite:///{tmp_path / name}.db" for name in ("one", "other")]
+    else:
+        url: str = request.getfixturevalue("postgres_url")
+        names = [f"{request.node.name.partition('[')[0][:40]}_{name}" for name in ("one", "other")]
+        with create_engine(url, isolation_level="AUTOCOMMIT").connect() as database:
+            for name in names:
+                database.execute(text(f"CREATE DATABASE {name}"))
+        urls = [url.replace("/postgres?", f"/{name}?") for name in names]
+    one, other = map(open_storage, urls)
+    for storage in (one, other):
+        for name in ("first", "second"):
+            optuna.create_study(storage=storage, study_name=name)
+    return one, other
+
+
+def _asked(n_trials: int) -> list[FrozenTrial]:
+    """Trials with parameters of every kind, as a sampler leaves them before they are measured."""
+    return [
+        create_trial(
+            state=TrialState.RUNNING,
+            params={
+                "learning_rate": 1e-4 * (n + 1),
+                "momentum": 0.1 * (n % 9),
+                "n_layers": n + 1,
+                "optimiser": (None, True, 1.5)[n % 3],
+            },
+            distributions=SPACES,
+            user_attrs={"longlag:parameters": {"clip_norm": math.inf, "name": "größe"}, "longlag:seed": 2**62 + n},
+            system_attrs={"tpe:relative_params": '{"momentum": 0.5}'} if n % 2 else {},
+        )
+        for n in range(n_trials)
+    ]
+
+
+def _enter(storage: RDBStorage, study_id: int, trials: list[FrozenTrial]) -> list[int]:
+    with one_transaction(storage):
+        return enter(storage, study_id, trials)
+
+
+def _tables(storage: RDBStorage) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables."""
+    tables = MetaData()
+    tables.reflect(storage.engine)
+    with storage.engine.connect() as database:
+        return {
+            name: sorted((tuple(row) for row in database.execute(select(table))), key=repr)
+            for name, table in tables.tables.items()
+        }
+
+
+def test_enter_leaves_what_optuna_leaves(storages: tuple[RDBStorage, RDBStorage]) -> None:
+    ours, theirs = storages
+    asked = _asked(7)
+    ids: dict[RDBStorage, list[int]] = {ours: [], theirs: []}
+    for study, some in (("first", asked[:3]), ("second", asked[3:4]), ("first", asked[4:]), ("second", [])):
+        ids[ours] += _enter(ours, ours.get_study_id_from_name(study), some)
+        ids[theirs] += [theirs.create_new_trial(theirs.get_study_id_from_name(study), trial) for trial in some]
+    assert ids[ours] == ids[theirs]
+    found, expected = _tables(ours), _tables(theirs)
+    assert len(found["trial_params"]) == 28
+    assert found.keys() == expected.keys()
+    for table, rows in expected.items():
+        assert (table, found[table]) == (table, rows)
+
+
+def test_enter_costs_a_statement_for_each_further_trial_whatever_its_parameters(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    study_id = optuna.create_study(storage=storage)._study_id
+    statements: list[str] = []
+    event.listen(storage.engine, "before_cursor_execute", lambda *passed: statements.append(passed[2]))
+    counts = []
+    for n_trials in (2, 31):
+        statements.clear()
+        _enter(storage, study_id, _asked(n_trials))
+        counts.append(len(statements))
+    assert counts[1] - counts[0] <= 29
+
+
+def test_enter_of_a_study_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    with pytest.raises(KeyError):
+        _enter(storage, 1, _asked(2))
+    assert _tables(storage)["trials"] == []
