@@ -115,8 +115,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which quotes a word that ``_Loader`` would read as a number."""
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """YAML's safe dumper, which quotes a word that ``_Loader`` would read as a number; in C where PyYAML has that.
+
+    A study file is written for every trial.
+    """
 
 
 for _way in (_Loader, _Dumper):
