@@ -141,8 +141,9 @@ def _refuse_alone(connection: Connection, _: str) -> None:
 def enter(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -> list[int]:
     """Enter trials that have been asked and have measured nothing, in order; for the body of ``one_transaction``.
 
-    Optuna's ``create_new_trial`` leaves the same rows, but enters one trial at a time and asks three questions before
-    each of its parameters, which is ten times the work. Its tables are private names of its 5.0.
+    Optuna's ``create_new_trial`` leaves the same rows, but enters one trial at a time and asks two questions before
+    each of its parameters, which is ten times the work. One of them is whether earlier trials had a like distribution;
+    the space of our studies never changes. Optuna's tables are private names of its 5.0.
 
     Returns:
         Their ids.
@@ -221,10 +222,13 @@ def _is_being_created(error: SQLAlchemyError) -> bool:
 
 
 def _first(error: BaseException) -> BaseException:
-    """What went wrong before this error of the database did, which came of cleaning up after it."""
-    while isinstance(error.__context__, SQLAlchemyError):
+    """What went wrong with the database before this error did, which came of cleaning up after it."""
+    first = error
+    while error.__context__ is not None:
         error = error.__context__
-    return error
+        if isinstance(error, SQLAlchemyError):
+            first = error
+    return first
 
 
 def _reason(error: BaseException) -> str:

@@ -13,8 +13,8 @@ from study.outcome import Status, TrialKey
 from study.settings import sqlite_file
 from study.tracking import server
 from study.tracking.database import ARTIFACTS, follow_move, local_folder
-from study.tracking.rows import Beginning, Rows, rows_of
-from study.tracking.run import RunPlace
+from study.tracking.rows import NewRun, rows_of
+from study.tracking.run import Batch, RunPlace
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Place:
     """The experiment and the runs of one study; runs are found again by their tags, never created twice.
 
     ``runs`` are the trials', whose metrics are there up to the update ``logged``. ``best`` holds the best values of the
-    trials whose runs began here and have not ended; what others reported, MLflow knows. ``rows`` writes many new runs
-    at a time, where MLflow's database is at hand.
+    trials whose runs began here and have not ended; what others reported, MLflow knows.
     """
 
     def __init__(self, client: MlflowClient, uri: str, study: str) -> None:
@@ -47,7 +46,7 @@ class Place:
         if (file := sqlite_file(uri)) is not None:
             follow_move(file)
         self._experiment_id = self._find_experiment()
-        self.rows = rows_of(client, self._experiment_id)
+        self._rows = rows_of(client, self._experiment_id)
         found = server.runs_of(client, self._experiment_id)
         keyed = [(key, run) for run in reversed(found) if (key := server.trial_key(run)) is not None]
         self._parents = [_run_place(run) for run in found if run.data.tags.get(ROLE) == "study"]
@@ -62,19 +61,38 @@ class Place:
             self._parents.append(_run_place(self.client.create_run(self._experiment_id, time_ms, tags, self._study)))
         return self._parents[0]
 
-    def run(self, key: TrialKey, time_ms: int) -> RunPlace:
-        """The run of a trial, which begins now if there is none."""
+    def run(self, key: TrialKey, time_ms: int, tags: Mapping[str, str]) -> RunPlace:
+        """The run of a trial, which begins now, with these tags and those it is found by, if there is none."""
         if key not in self.runs:
-            first = self._beginning(key, time_ms)
-            run = self.client.create_run(self._experiment_id, first.time_ms, dict(first.tags), first.name)
-            self._take_in(key, _run_place(run))
+            all_tags = {**self._found_by(key, time_ms), **tags}
+            self.runs[key] = _run_place(self.client.create_run(self._experiment_id, time_ms, all_tags, _run_name(key)))
+            self.best[key] = {}
         return self.runs[key]
 
-    def begin(self, rows: Rows, times_ms: Mapping[TrialKey, int]) -> None:
-        """Begin the runs of trials that have none, together."""
-        beginnings = [self._beginning(key, time_ms) for key, time_ms in times_ms.items()]
-        for key, run in zip(times_ms, rows.begin(beginnings), strict=True):
-            self._take_in(key, run)
+    def new(self, times_ms: Mapping[TrialKey, int]) -> dict[TrialKey, NewRun]:
+        """Runs for ``write``, of those trials that have none, with the tags they are found by; none for a server.
+
+        Artifacts may be uploaded to them at once; MLflow knows nothing of them before they are written.
+
+        Args:
+            times_ms: when each trial began.
+        """
+        names = {str(key): key for key in times_ms if key not in self.runs}
+        if self._rows is None or not names:
+            return {}
+        found = {}
+        for name, place in self._rows.places(names).items():
+            key = names[name]
+            tags = self._found_by(key, times_ms[key])
+            found[key] = NewRun(place=place, name=_run_name(key), start_ms=times_ms[key], batch=Batch(tags=tags))
+            self.best[key] = {}
+        return found
+
+    def write(self, new: Mapping[TrialKey, NewRun]) -> None:
+        """Write runs that ``new`` has given, with what their batches hold by now; all of them or none."""
+        assert self._rows is not None
+        self._rows.write(new.values())
+        self.runs |= {key: run.place for key, run in new.items()}
 
     def end(self, key: TrialKey) -> None:
         """A trial is over, and its metrics are in MLflow, which tells the best of them should there be more."""
@@ -102,18 +120,14 @@ class Place:
             _write(Path(copied), files)
             get_artifact_repository(uri, tracking_uri=self._uri).log_artifacts(copied)
 
-    def _beginning(self, key: TrialKey, time_ms: int) -> Beginning:
-        tags = {
+    def _found_by(self, key: TrialKey, time_ms: int) -> dict[str, str]:
+        return {
             "mlflow.parentRunId": self.parent(time_ms).run_id,
             STUDY: key.study,
             MODEL: key.model,
             TRIAL: str(key),
             STATUS: str(Status.RUNNING),
         }
-        return Beginning(name=f"{key.model}/{key.number}", time_ms=time_ms, tags=tags)
-
-    def _take_in(self, key: TrialKey, run: RunPlace) -> None:
-        self.runs[key], self.best[key] = run, {}
 
     def _find_experiment(self) -> str:
         experiment = self.client.get_experiment_by_name(self._study)
@@ -130,6 +144,10 @@ class Place:
         """Beside an SQLite database, whose client would else put artifacts where the process happens to run."""
         file = sqlite_file(self._uri)
         return None if file is None else (file.parent / ARTIFACTS / self._study).as_uri()
+
+
+def _run_name(key: TrialKey) -> str:
+    return f"{key.model}/{key.number}"
 
 
 def _run_place(run: Run) -> RunPlace:

@@ -23,7 +23,7 @@ from study.tracking.entry import (
     written_ms,
 )
 from study.tracking.place import LOGGED, STATUS, Place
-from study.tracking.rows import Rows
+from study.tracking.rows import NewRun
 from study.tracking.run import Batch, End, RunPlace
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ BATCH = 800
 """Metrics of one request: MLflow takes 1000 entities, up to 100 of them parameters and as many tags."""
 
 TOGETHER = 64
-"""New runs that are written together, where that can be done: more would not be faster, and be more memory."""
+"""Trials that are new to MLflow and written together at most, where that can be done; more would not be faster."""
 
 BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 """Metrics whose best value is kept as ``best/<name>``, because MLflow's table and queries know only the last one."""
@@ -85,26 +85,25 @@ class Recorder:
         self._record_lives(lives)
 
     def _record_lives(self, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
-        place = self._at()
-        new = [key for key, entries in lives.items() if key not in place.runs and _told_at_once(entries)]
-        if place.rows is not None:
-            for start in range(0, len(new), TOGETHER):
-                self._record_together(place.rows, {key: lives[key] for key in new[start : start + TOGETHER]})
-            lives = {key: entries for key, entries in lives.items() if key not in new}
-        for key, entries in lives.items():
+        single = dict(lives)
+        whole = [key for key, entries in lives.items() if _one_life(entries)]
+        for start in range(0, len(whole), TOGETHER):
+            new = self._at().new({key: written_ms(lives[key][0]) for key in whole[start : start + TOGETHER]})
+            if new:
+                self._record_new(new, {key: single.pop(key) for key in new})
+        for key, entries in single.items():
             self._record_life(key, entries)
 
-    def _record_together(self, rows: Rows, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
-        """Trials that MLflow has never heard of, each in one batch."""
-        place = self._at()
-        place.begin(rows, {key: written_ms(entries[0]) for key, entries in lives.items()})
-        batches = {}
+    def _record_new(self, runs: Mapping[TrialKey, NewRun], lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
+        """Trials that have no run, each in one batch; dying here leaves files that the next try will overwrite."""
         for key, entries in lives.items():
-            batches[key] = Batch()
+            batch = runs[key].batch
             for entry in entries:
-                self._take(entry, batches[key])
-            self._upload(place.runs[key], batches[key])
-        rows.fill({place.runs[key]: batch for key, batch in batches.items()})
+                self._take(entry, batch)
+            self._upload(runs[key].place, batch)
+            # Weights are in it, which need not be in memory for all of them.
+            batch.files.clear()
+        self._at().write(runs)
         for entries in lives.values():
             self._settle(entries[-1])
 
@@ -113,7 +112,7 @@ class Recorder:
         batch = Batch()
         for entry in entries:
             known = key in self._at().runs
-            run = self._at().run(key, written_ms(entry))
+            run = self._at().run(key, written_ms(entry), _labels(entry))
             self._take(entry, batch)
             if known and isinstance(entry, TrialOpened):
                 batch.parameters = self._take_up(run, batch.parameters)
@@ -128,7 +127,7 @@ class Recorder:
         """Add what an entry says of a trial, which has a run."""
         match entry:
             case TrialOpened(card=card):
-                batch.tags |= {"longlag.task": card.task, "longlag.cell": card.cell, STATUS: str(Status.RUNNING)}
+                batch.tags |= {**_labels(entry), STATUS: str(Status.RUNNING)}
                 batch.parameters |= card.parameters
                 batch.files[CONFIGURATION] = card.configuration.encode()
             case MetricsLogged():
@@ -244,10 +243,16 @@ class Recorder:
         return {name: BEST[name](held) for name, held in values.items() if held}
 
 
-def _told_at_once(entries: Sequence[TrialEntry]) -> bool:
-    """Whether they are a trial's from its beginning on, up to its end at most."""
+def _one_life(entries: Sequence[TrialEntry]) -> bool:
+    """Whether they are of a trial that is opened once at most, first of all, and has nothing after its end."""
     over = any(isinstance(entry, TrialClosed | TrialInterrupted) for entry in entries[:-1])
     return not over and not any(isinstance(entry, TrialOpened) for entry in entries[1:])
+
+
+def _labels(entry: TrialEntry) -> dict[str, str]:
+    if not isinstance(entry, TrialOpened):
+        return {}
+    return {"longlag.task": entry.card.task, "longlag.cell": entry.card.cell}
 
 
 def refused(error: Exception) -> bool:

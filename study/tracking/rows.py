@@ -1,13 +1,13 @@
-"""MLflow's database, told of dozens of runs at once.
+"""MLflow's database, told of dozens of trials at once.
 
 MLflow's client writes one run at a time, asks a question before each of its writes, and makes an object of each value:
-of a trial that is told as a whole, thirty milliseconds of a core. The same rows by the dozen are two.
+of a trial that is told as a whole, thirty milliseconds of a core. The same rows by the dozen are three.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,65 +20,53 @@ Row = dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """What a run has when it begins."""
+class NewRun:
+    """A run with all that it holds but its files."""
 
+    place: RunPlace
     name: str
-    time_ms: int
-    tags: Mapping[str, str]
+    start_ms: int
+    batch: Batch
 
 
 class Rows:
-    """Writes runs that are new to MLflow's tables, and leaves there what MLflow's client would leave.
+    """Writes whole runs to MLflow's tables, and leaves there what MLflow's client would leave.
 
-    The tables and the maker of sessions are names of MLflow 3.17, which refuses a database of another version.
+    The tables, and some more names that are used here, are inner ones of MLflow 3.17, which refuses a database of
+    another version.
     """
 
     def __init__(self, store: Any, experiment_id: str) -> None:
         """Rows of an experiment; ``store`` is MLflow's own of a database."""
         self._store, self._experiment_id = store, experiment_id
 
-    def begin(self, beginnings: Sequence[Beginning]) -> list[RunPlace]:
-        """Begin runs, all of them or none.
+    def places(self, names: Iterable[str]) -> dict[str, RunPlace]:
+        """Where runs of these names will be: always the same place, so that another try leaves no files behind.
+
+        A name whose run exists is left out, also if that was deleted.
 
         Raises:
             MlflowException: the experiment is deleted, or the database fails.
         """
         from mlflow.exceptions import MlflowException
-        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+        from mlflow.store.tracking.dbmodels.models import SqlRun
         from mlflow.utils.uri import append_to_uri_path
 
         experiment = self._store.get_experiment(self._experiment_id)
         if experiment.lifecycle_stage != "active":
             raise MlflowException(f"experiment {experiment.name!r} is deleted")
-        runs = []
-        rows: dict[type, list[Row]] = {SqlRun: [], SqlTag: []}
-        for beginning in beginnings:
-            run_id = uuid.uuid4().hex
-            address = append_to_uri_path(experiment.artifact_location, run_id, self._store.ARTIFACTS_FOLDER_NAME)
-            runs.append(RunPlace(run_id=run_id, artifact_uri=address))
-            rows[SqlRun].append(
-                {
-                    "run_uuid": run_id,
-                    "name": beginning.name,
-                    "artifact_uri": address,
-                    "experiment_id": int(self._experiment_id),
-                    "start_time": beginning.time_ms,
-                    "status": "RUNNING",
-                    "lifecycle_stage": "active",
-                    "user_id": "unknown",
-                    "source_type": "UNKNOWN",
-                    **dict.fromkeys(("source_name", "entry_point_name", "source_version"), ""),
-                }
-            )
-            tags = {**beginning.tags, "mlflow.runName": beginning.name}
-            rows[SqlTag] += ({"run_uuid": run_id, "key": name, "value": value} for name, value in tags.items())
-        with self._store.ManagedSessionMaker(read_only=False) as session:
-            _insert(session, rows)
-        return runs
+        run_ids = {uuid.uuid5(uuid.NAMESPACE_OID, f"{self._experiment_id}/{name}").hex: name for name in names}
+        with self._store.ManagedSessionMaker() as session:
+            taken = {run_id for (run_id,) in session.query(SqlRun.run_uuid).filter(SqlRun.run_uuid.in_([*run_ids]))}
+        root, inner = experiment.artifact_location, self._store.ARTIFACTS_FOLDER_NAME
+        return {
+            name: RunPlace(run_id=run_id, artifact_uri=append_to_uri_path(root, run_id, inner))
+            for run_id, name in run_ids.items()
+            if run_id not in taken
+        }
 
-    def fill(self, batches: Mapping[RunPlace, Batch]) -> None:
-        """Write all but the files to runs that have nothing but their beginning, to all of them or to none.
+    def write(self, runs: Iterable[NewRun]) -> None:
+        """Write runs, all of them or none.
 
         Raises:
             MlflowException: MLflow's client would refuse one of the batches, or the database fails.
@@ -86,36 +74,45 @@ class Rows:
         from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
         from mlflow.utils.validation import _validate_batch_log_data
 
-        rows: dict[type, list[Row]] = {SqlMetric: [], SqlLatestMetric: [], SqlParam: []}
-        given: dict[tuple[str, str], Row] = {}
-        ends: list[Row] = []
-        for run, batch in batches.items():
-            metrics, parameters, tags = _validate_batch_log_data(*batch.entities())
-            run_is = {"run_uuid": run.run_id}
+        # In the order in which they refer to each other.
+        tables: dict[Any, list[Row]] = {SqlRun: [], SqlTag: [], SqlParam: [], SqlMetric: [], SqlLatestMetric: []}
+        for run in runs:
+            metrics, parameters, tags = _validate_batch_log_data(*run.batch.entities())
+            run_is: Row = {"run_uuid": run.place.run_id}
             values = [run_is | value for value in self._values(metrics)]
-            rows[SqlMetric] += values
-            rows[SqlLatestMetric] += _latest(values)
-            rows[SqlParam] += (run_is | {"key": one.key, "value": one.value} for one in parameters)
-            given |= {(run.run_id, one.key): run_is | {"key": one.key, "value": one.value} for one in tags}
-            if batch.end is not None:
-                ends.append(run_is | {"status": batch.end.status, "end_time": batch.end.time_ms})
+            tables[SqlRun].append(run_is | self._run(run))
+            tables[SqlTag] += (run_is | {"key": one.key, "value": one.value} for one in tags)
+            tables[SqlTag].append(run_is | {"key": "mlflow.runName", "value": run.name})
+            tables[SqlParam] += (run_is | {"key": one.key, "value": one.value} for one in parameters)
+            tables[SqlMetric] += values
+            tables[SqlLatestMetric] += _latest(values)
         with self._store.ManagedSessionMaker(read_only=False) as session:
-            run_ids = [run.run_id for run in batches]
-            begun_with = session.query(SqlTag.run_uuid, SqlTag.key).filter(SqlTag.run_uuid.in_(run_ids))
-            old = {(run_id, name) for run_id, name in begun_with}
-            rows[SqlTag] = [row for tag, row in given.items() if tag not in old]
-            session.bulk_update_mappings(SqlTag, [row for tag, row in given.items() if tag in old])
-            _insert(session, rows)
-            session.bulk_update_mappings(SqlRun, ends)
+            for table, rows in tables.items():
+                if rows:
+                    session.execute(table.__table__.insert(), rows)
 
-    def _values(self, metrics: Sequence[entities.Metric]) -> list[Row]:
+    def _run(self, run: NewRun) -> Row:
+        end = run.batch.end
+        return {
+            "name": run.name,
+            "artifact_uri": run.place.artifact_uri,
+            "experiment_id": int(self._experiment_id),
+            "status": "RUNNING" if end is None else end.status,
+            "start_time": run.start_ms,
+            "end_time": None if end is None else end.time_ms,
+            "lifecycle_stage": "active",
+            "user_id": "unknown",
+            "source_type": "UNKNOWN",
+            **dict.fromkeys(("source_name", "entry_point_name", "source_version"), ""),
+        }
+
+    def _values(self, metrics: Iterable[entities.Metric]) -> list[Row]:
         """Rows of the metrics, equal ones once."""
-        values = dict.fromkeys((metric.key, metric.step, metric.timestamp, metric.value) for metric in metrics)
-        rows = []
-        for name, step, time_ms, value in values:
-            is_nan, stored = self._store.sanitize_metric_value(value)
-            rows.append({"key": name, "step": step, "timestamp": time_ms, "value": stored, "is_nan": is_nan})
-        return rows
+        stored = dict.fromkeys(
+            (metric.key, metric.step, metric.timestamp, *self._store.sanitize_metric_value(metric.value))
+            for metric in metrics
+        )
+        return [dict(zip(("key", "step", "timestamp", "is_nan", "value"), row, strict=True)) for row in stored]
 
 
 def rows_of(client: MlflowClient, experiment_id: str) -> Rows | None:
@@ -131,9 +128,3 @@ def _latest(values: Sequence[Row]) -> list[Row]:
     for value in sorted(values, key=lambda value: [value[name] for name in order]):
         latest[value["key"]] = value
     return list(latest.values())
-
-
-def _insert(session: Any, rows: Mapping[Any, Sequence[Row]]) -> None:
-    for model, some in rows.items():
-        if some:
-            session.execute(model.__table__.insert(), some)

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
-from study.search.storage import every_trial, one_transaction, open_storage, persist
+from study.search.storage import enter, every_trial, one_transaction, open_storage, persist
 from study.settings import STORAGE, prepare_home, read_settings
 
 
@@ -97,8 +97,9 @@ def test_one_transaction_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     assert other.get_n_trials(id_) == 4
 
 
+@pytest.mark.parametrize("together", [False, True])
 def test_a_transaction_that_the_database_gives_up_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
     id_ = optuna.create_study(storage=storage, study_name="s")._study_id
@@ -115,8 +116,11 @@ def test_a_transaction_that_the_database_gives_up_leaves_nothing(
 
     def fill() -> None:
         with one_transaction(storage):
-            for _ in range(10):
-                storage.create_new_trial(id_, trial)
+            if together:
+                enter(storage, id_, 10 * [trial])
+            else:
+                for _ in range(10):
+                    storage.create_new_trial(id_, trial)
 
     # The disk is full after some trials, and by giving these up there is room for the others.
     with pytest.raises(StorageInternalError, match="full"):

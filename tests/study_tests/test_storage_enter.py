@@ -105,8 +105,19 @@ def test_enter_costs_a_statement_for_each_further_trial_whatever_its_parameters(
     assert counts[1] - counts[0] <= 29
 
 
-def test_enter_of_a_study_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+def test_trials_of_which_one_cannot_be_written_leave_nothing(storages: tuple[RDBStorage, RDBStorage]) -> None:
+    storage, _ = storages
+    before = _tables(storage)
+    bad = _asked(2)
+    bad[1].system_attrs["tpe:relative_params"] = object()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        _enter(storage, 1, bad)
+    assert _tables(storage) == before
+    assert _enter(storage, 1, _asked(2)) == [trial._trial_id for trial in storage.get_all_trials(1)]
+    assert [trial.number for trial in storage.get_all_trials(1)] == [0, 1]
+
+
+def test_enter_refuses_a_study_that_is_not_there(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
     with pytest.raises(KeyError):
         _enter(storage, 1, _asked(2))
-    assert _tables(storage)["trials"] == []

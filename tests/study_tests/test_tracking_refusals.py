@@ -73,9 +73,8 @@ def test_sink_offers_an_entry_three_times_to_a_server_that_refuses_it(
 
         return write
 
-    # What is refused as rows has a run then, to which MLflow's client writes.
     monkeypatch.setattr(SqlAlchemyStore, "log_batch", hesitant(SqlAlchemyStore.log_batch))
-    monkeypatch.setattr(Rows, "fill", hesitant(Rows.fill))
+    monkeypatch.setattr(Rows, "write", hesitant(Rows.write))
     sink.log_metrics(FIRST, reported(10, 0.5))
     assert sink.close(FLUSH_S) == 0
     assert refusals == 2
