@@ -131,8 +131,7 @@ def growth() -> Section:
         rows=rows,
         notes="Seconds are those of the whole command, which waits at its end until MLflow has everything, but no more "
         "than a minute; medians of three where there are no more than 64 trials. A further trial is one beyond those "
-        "of the row above, so that no start is counted. What goes to MLflow lags behind a large study, whose end waits "
-        "for it; a small one hardly waits.",
+        "of the row above, so that no start is counted.",
     )
 
 

@@ -56,7 +56,8 @@ class Rows:
         if experiment.lifecycle_stage != "active":
             raise MlflowException(f"experiment {experiment.name!r} is deleted")
         run_ids = {uuid.uuid5(uuid.NAMESPACE_OID, f"{self._experiment_id}/{name}").hex: name for name in names}
-        with self._store.ManagedSessionMaker() as session:
+        # What only reads may be sent to a replica, which may lag behind.
+        with self._store.ManagedSessionMaker(read_only=False) as session:
             taken = {run_id for (run_id,) in session.query(SqlRun.run_uuid).filter(SqlRun.run_uuid.in_([*run_ids]))}
         root, inner = experiment.artifact_location, self._store.ARTIFACTS_FOLDER_NAME
         return {
