@@ -293,7 +293,7 @@ def test_a_trial_of_which_a_part_cannot_be_written_is_not_there_at_all(home: Pat
     assert {name for name, *_ in _files(home)} == {"demo", "lstm/0"}
 
 
-def test_new_trials_cost_one_transaction_whatever_their_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_trials_cost_a_few_statements_whatever_their_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "TOGETHER", 10)
     made = Recorder(embedded_uri(home), "demo")
     made.record([StudyOpened(time_ms=BEGUN_MS, parameters={}, specification="")])
