@@ -59,16 +59,10 @@ class ModelSearch:
         """More trials, different from each other and all before them where the space allows."""
         first = len(self._history)
         trials = [self._history.ask() for _ in range(n_trials)]
-        attempted = False
 
         def write() -> None:
-            nonlocal attempted
-            # The transaction of an earlier attempt may have gone through although its answer was lost.
-            if attempted and self._storage.get_n_trials(self._study_id) > first:
-                return
-            attempted = True
             with one_transaction(self._storage):
-                ids = enter(self._storage, self._study_id, trials)
+                ids = enter(self._storage, self._study_id, trials, first)
             self._ids.update(enumerate(ids, start=first))
 
         persist(write)

@@ -138,22 +138,27 @@ def _refuse_alone(connection: Connection, _: str) -> None:
         raise _TransactionLostError("the database has given a transaction up, as on a full disk")
 
 
-def enter(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -> list[int]:
+def enter(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial], first: int) -> list[int]:
     """Enter trials that have been asked and have measured nothing, in order; for the body of ``one_transaction``.
+
+    Where the study has trials with numbers from ``first`` on, an earlier attempt has gone through although its answer
+    was lost, and nothing is entered.
 
     Optuna's ``create_new_trial`` leaves the same rows, but enters one trial at a time and asks two questions before
     each of its parameters, which is ten times the work. One of them is whether earlier trials had a like distribution;
     the space of our studies never changes. Optuna's tables are private names of its 5.0.
 
     Returns:
-        Their ids.
+        The ids of what was entered.
     """
     session = storage.scoped_session()
+    # The lock also waits for an attempt that is still being committed.
     study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-    n_before = models.TrialModel.count(session, study)
+    if models.TrialModel.count(session, study) > first:
+        return []
     entered = [
         models.TrialModel(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
-        for number, trial in enumerate(trials, start=n_before)
+        for number, trial in enumerate(trials, start=first)
     ]
     session.add_all(entered)
     session.flush()

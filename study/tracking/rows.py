@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from study.tracking.run import Batch, RunPlace
+from study.tracking.server import TRIAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient, entities
@@ -41,24 +42,30 @@ class Rows:
         self._store, self._experiment_id = store, experiment_id
 
     def places(self, names: Iterable[str]) -> dict[str, RunPlace]:
-        """Where runs of these names will be: always the same place, so that another try leaves no files behind.
+        """Where runs of these trials will be: always the same place, so that another try writes over what one has left.
 
-        A name whose run exists is left out, also if that was deleted.
+        A trial is left out whose run was deleted, or is its no more by its tags.
 
         Raises:
-            MlflowException: the experiment is deleted, or the database fails.
+            MlflowException: one of them has a run by now, the experiment is deleted, or the database fails.
         """
         from mlflow.exceptions import MlflowException
-        from mlflow.store.tracking.dbmodels.models import SqlRun
+        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
         from mlflow.utils.uri import append_to_uri_path
 
         experiment = self._store.get_experiment(self._experiment_id)
         if experiment.lifecycle_stage != "active":
             raise MlflowException(f"experiment {experiment.name!r} is deleted")
-        run_ids = {uuid.uuid5(uuid.NAMESPACE_OID, f"{self._experiment_id}/{name}").hex: name for name in names}
-        # What only reads may be sent to a replica, which may lag behind.
-        with self._store.ManagedSessionMaker(read_only=False) as session:
-            taken = {run_id for (run_id,) in session.query(SqlRun.run_uuid).filter(SqlRun.run_uuid.in_([*run_ids]))}
+        # Other databases count their experiments from one as well, and their files may lie in the same place.
+        seed = f"{self._experiment_id}/{experiment.creation_time}"
+        run_ids = {uuid.uuid5(uuid.NAMESPACE_OID, f"{seed}/{name}").hex: name for name in names}
+        with self._store.ManagedSessionMaker() as session:
+            found = session.query(SqlRun.run_uuid, SqlRun.lifecycle_stage).filter(SqlRun.run_uuid.in_([*run_ids]))
+            taken: dict[str, str] = dict(found)
+            tagged = session.query(SqlTag.run_uuid).filter(SqlTag.run_uuid.in_([*taken]), SqlTag.key == TRIAL)
+            if late := [run_ids[run_id] for (run_id,) in tagged if taken[run_id] == "active"]:
+                # An answer was lost, or somebody else writes too: whoever looks again finds it.
+                raise MlflowException(f"{late[0]} has got a run meanwhile")
         root, inner = experiment.artifact_location, self._store.ARTIFACTS_FOLDER_NAME
         return {
             name: RunPlace(run_id=run_id, artifact_uri=append_to_uri_path(root, run_id, inner))

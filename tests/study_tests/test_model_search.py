@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -218,10 +219,10 @@ def test_ask_writes_trials_once_when_an_answer_is_lost(
             lost.clear()
             raise OperationalError("INSERT", {}, Exception("the answer was lost"))
 
-    def losing(storage: RDBStorage, study_id: int, trials: Sequence[optuna.trial.FrozenTrial]) -> list[int]:
+    def losing(*passed: Any) -> list[int]:
         if when == "before":
             lose()
-        ids = real(storage, study_id, trials)
+        ids = real(*passed)
         if when == "between":
             lose()
         return ids

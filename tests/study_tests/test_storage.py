@@ -117,7 +117,7 @@ def test_a_transaction_that_the_database_gives_up_leaves_nothing(
     def fill() -> None:
         with one_transaction(storage):
             if together:
-                enter(storage, id_, 10 * [trial])
+                enter(storage, id_, 10 * [trial], 0)
             else:
                 for _ in range(10):
                     storage.create_new_trial(id_, trial)

@@ -63,7 +63,7 @@ def _asked(n_trials: int) -> list[FrozenTrial]:
 
 def _enter(storage: RDBStorage, study_id: int, trials: list[FrozenTrial]) -> list[int]:
     with one_transaction(storage):
-        return enter(storage, study_id, trials)
+        return enter(storage, study_id, trials, storage.get_n_trials(study_id))
 
 
 def _tables(storage: RDBStorage) -> dict[str, list[tuple[Any, ...]]]:
@@ -98,9 +98,10 @@ def test_enter_costs_a_statement_for_each_further_trial_whatever_its_parameters(
     statements: list[str] = []
     event.listen(storage.engine, "before_cursor_execute", lambda *passed: statements.append(passed[2]))
     counts = []
-    for n_trials in (2, 31):
+    for first, n_trials in ((0, 2), (2, 31)):
         statements.clear()
-        _enter(storage, study_id, _asked(n_trials))
+        with one_transaction(storage):
+            enter(storage, study_id, _asked(n_trials), first)
         counts.append(len(statements))
     assert counts[1] - counts[0] <= 29
 
@@ -117,7 +118,18 @@ def test_trials_of_which_one_cannot_be_written_leave_nothing(storages: tuple[RDB
     assert [trial.number for trial in storage.get_all_trials(1)] == [0, 1]
 
 
+def test_trials_that_an_earlier_attempt_has_entered_are_not_entered_again(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
+    study_id = optuna.create_study(storage=storage)._study_id
+    counts = []
+    for first, n_entered in ((0, 2), (0, 0), (2, 2)):
+        with one_transaction(storage):
+            counts.append((len(enter(storage, study_id, _asked(2), first)), n_entered))
+    assert counts == [(2, 2), (0, 0), (2, 2)]
+    assert [trial.number for trial in storage.get_all_trials(study_id)] == [0, 1, 2, 3]
+
+
 def test_enter_refuses_a_study_that_is_not_there(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path / 'search.db'}")
-    with pytest.raises(KeyError):
-        _enter(storage, 1, _asked(2))
+    with pytest.raises(KeyError), one_transaction(storage):
+        enter(storage, 1, _asked(2), 0)

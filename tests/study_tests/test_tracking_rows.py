@@ -348,3 +348,47 @@ def test_a_trial_whose_run_was_deleted_gets_another(home: Path, client: MlflowCl
     assert run_of_trial(client, _key(0)).info.run_id != first
     assert client.get_run(first).info.lifecycle_stage == "deleted"
     assert len(_tables(embedded_uri(home))["runs"]) == 4
+
+
+def test_a_trial_that_somebody_else_has_recorded_meanwhile_is_found_and_not_recorded_again(
+    home: Path, client: MlflowClient
+) -> None:
+    entries = [
+        TrialOpened(time_ms=BEGUN_MS, card=card(_key(0))),
+        TrialClosed(time_ms=BEGUN_MS, key=_key(0), outcome=OUTCOME, weights=None),
+    ]
+    ours, theirs = (Recorder(embedded_uri(home), "demo") for _ in range(2))
+    for one in (ours, theirs):
+        one.record([StudyOpened(time_ms=BEGUN_MS, parameters={}, specification="")])
+    theirs.record(entries)
+    with pytest.raises(MlflowException, match="demo/lstm/0 has got a run meanwhile") as caught:
+        ours.record(entries)
+    assert not recorder.refused(caught.value)
+    ours.forget()
+    ours.record(entries)
+    assert ours.run_ids() == theirs.run_ids() == {_key(0): run_of_trial(client, _key(0)).info.run_id}
+
+
+def test_a_trial_whose_run_lost_its_tag_gets_another(home: Path, client: MlflowClient) -> None:
+    opened = [TrialOpened(time_ms=BEGUN_MS, card=card(_key(0)))]
+    Recorder(embedded_uri(home), "demo").record(opened)
+    first = run_of_trial(client, _key(0)).info.run_id
+    client.delete_tag(first, "longlag.trial")
+    Recorder(embedded_uri(home), "demo").record(opened)
+    assert run_of_trial(client, _key(0)).info.run_id != first
+
+
+def test_a_new_database_beside_old_artifacts_leaves_them_to_their_runs(home: Path, empty_database: Path) -> None:
+    key, weights = _key(0), home / "w.safetensors"
+    weights.write_bytes(b"old")
+    recorded = []
+    for outcome, left in ((OUTCOME, str(weights)), (failed_outcome("RuntimeError: no"), None)):
+        # Under another name, for MLflow keeps connections to a file.
+        place = home / f"mlflow-{len(recorded)}.db"
+        shutil.copyfile(empty_database, place)
+        made = Recorder(f"sqlite:///{place}", "demo")
+        made.record([TrialClosed(time_ms=BEGUN_MS, key=key, outcome=outcome, weights=left)])
+        recorded.append(made.run_ids()[key])
+    folders = [home / "artifacts" / "demo" / run_id / "artifacts" for run_id in recorded]
+    assert (folders[0] / "weights.safetensors").read_bytes() == b"old"
+    assert [path.name for path in folders[1].iterdir()] == ["reason.txt"]
