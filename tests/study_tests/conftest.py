@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,19 @@ def sink(home: Path) -> Iterator[MlflowSink]:
     made = sink_of(home)
     yield made
     made.close(0)
+
+
+@pytest.fixture
+def new_home(tmp_path: Path, empty_database: Path) -> Callable[[str], Path]:
+    """Makes data directories, each with an empty database."""
+
+    def make(name: str) -> Path:
+        home = tmp_path / name
+        home.mkdir()
+        shutil.copyfile(empty_database, home / "mlflow.db")
+        return home
+
+    return make
 
 
 @pytest.fixture(params=["rows", "client"])
