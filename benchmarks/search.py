@@ -15,13 +15,13 @@ from unittest.mock import patch
 from benchmarks.table import Section
 from study.outcome import Outcome, Status
 from study.plan import Choices, Domain, Interval, ModelPlan, Parameter
-from study.search import history
+from study.search import lessons
 from study.search.history import PARAMETERS, History
 from study.study_file import load_spec
 
 CELLS, N_SEEDS, N_TRIALS, STACK_SIZE, LOOK_BACK = ("elman_tanh", "lstm"), 5, 1000, 8, 3
 
-SHOWN = (N_TRIALS, 500, history.MAX_LEARNED)
+SHOWN = (N_TRIALS, 500, lessons.MAX_LEARNED)
 """Ended trials that the samplers are shown at most, the first of them all."""
 
 
@@ -56,7 +56,7 @@ class Searched:
 
 
 def search() -> Section:
-    """Searches that are shown all their trials, and those that leave out what ``study.search.history`` leaves out."""
+    """Searches that are shown all their trials, and those that leave out what ``study.search.lessons`` leaves out."""
     plan = load_spec("default_search").plan("cpu")
     models = [plan.model(cell) for cell in CELLS]
     rows = []
@@ -64,7 +64,7 @@ def search() -> Section:
         found: dict[int, list[Searched]] = {n_shown: [] for n_shown in SHOWN}
         for model, seed, n_shown in product(models, range(N_SEEDS), SHOWN):
             chance = random.Random(f"{name} {model.name} {seed}")
-            with patch.object(history, "MAX_LEARNED", n_shown):
+            with patch.object(lessons, "MAX_LEARNED", n_shown):
                 found[n_shown].append(_run(History(plan.search, model, seed, ()), model, objective, chance))
         rows += [_row(name, n_shown, runs, found[N_TRIALS]) for n_shown, runs in found.items()]
     return Section(

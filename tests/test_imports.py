@@ -42,7 +42,7 @@ VENDORS = {
     "matplotlib": ("study/tracking/*",),
     "mlflow": ("study/tracking/*",),
     "numba": ("models/kernels/*",),
-    "numpy": ("models/kernels/*",),
+    "numpy": ("models/kernels/*", "study/search/*"),
     "optuna": ("study/search/*",),
     "pydantic": ("study/spec.py", "study/section.py", "study/study_file.py"),
     "ray": ("study/execution/*",),

@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from study.outcome import Outcome, Status, TrialKey
 from study.plan import ModelPlan, Parameter, SearchPlan
 from study.record import TrialRecord
-from study.search.history import PARAMETERS, SEED, History, settle
-from study.search.storage import enter, every_trial, one_transaction, persist
+from study.search.history import PARAMETERS, SEED, History
+from study.search.rows import enter, keep, settle
+from study.search.storage import every_trial, one_transaction, persist
+from study.search.verdict import Verdict
 
 OUTCOME, RUNS = "longlag:outcome", "longlag:runs"
 
@@ -70,26 +72,25 @@ class ModelSearch:
 
     def save(self, outcomes: Mapping[int, Outcome]) -> None:
         """Keep the outcomes of trials that have ended, by number, before they are told in their turn."""
-        ids = {number: self._trial_id(number) for number in outcomes}
+        texts = {self._trial_id(number): outcome.to_json() for number, outcome in outcomes.items()}
 
         def write() -> None:
             with one_transaction(self._storage):
-                for number, outcome in outcomes.items():
-                    self._storage.set_trial_user_attr(ids[number], OUTCOME, outcome.to_json())
+                keep(self._storage, OUTCOME, texts)
 
         persist(write)
         self._untold.update(outcomes)
 
     def tell(self, numbers: Iterable[int]) -> None:
         """Settle trials with their saved outcomes, so that later asks learn from them; but not what is settled."""
-        due = {number: self._trial_id(number) for number in numbers if not self._history.settled(number)}
+        due = [number for number in numbers if not self._history.settled(number)]
         if not due:
             return
+        verdicts = {self._trial_id(number): Verdict.of_outcome(self._untold[number]) for number in due}
 
         def write() -> None:
             with one_transaction(self._storage):
-                for number, trial_id in due.items():
-                    settle(self._storage, trial_id, self._untold[number])
+                settle(self._storage, verdicts)
 
         persist(write)
         for number in due:

@@ -1,14 +1,16 @@
-"""Optuna's samplers with every argument spelled out, so that results do not move on an upgrade."""
+"""The sampler that a study file names."""
 
 from __future__ import annotations
 
 import warnings
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 
 from study.grid import grid_points
 from study.plan import ModelPlan, SearchPlan
+from study.search.lessons import Lessons
+from study.search.tpe import Tpe
 
 MAX_SEED = 2**32
 """Numpy's legacy generator, which Optuna uses, takes no seed beyond."""
@@ -19,15 +21,8 @@ def random_sampler(seed: int) -> RandomSampler:
     return RandomSampler(seed=seed % MAX_SEED)
 
 
-def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) -> BaseSampler:
-    """The sampler that draws trial ``number``, and nothing else; a pure function of its arguments.
-
-    TPE models all hyperparameters jointly, in groups where some apply to a part of the trials only, and lies about
-    running trials (they count as bad), so that a batch of asks spreads out. It learns from the trials that
-    ``study.search.history.History`` shows it.
-
-    Source: Bergstra et al. 2011 (TPE); Falkner et al. 2018 (multivariate). Differs: Optuna's implementation.
-    """
+def sampler_for(search: SearchPlan, model: ModelPlan, lessons: Lessons, seed: int) -> BaseSampler:
+    """The sampler that draws the trial after those of ``lessons``, and nothing else."""
     if search.sampler == "random":
         return random_sampler(seed)
     if search.sampler == "grid":
@@ -35,15 +30,5 @@ def sampler_for(search: SearchPlan, model: ModelPlan, number: int, seed: int) ->
         with warnings.catch_warnings():
             # Only for being marked experimental; its one job, fixed values, is covered by our tests.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return PartialFixedSampler(points[number % len(points)], random_sampler(seed))
-    with warnings.catch_warnings():
-        # The argument group is marked experimental; without it conditional hyperparameters are drawn one by one.
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(
-            seed=seed % MAX_SEED,
-            n_startup_trials=search.n_startup,
-            n_ei_candidates=24,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
+            return PartialFixedSampler(points[len(lessons) % len(points)], random_sampler(seed))
+    return Tpe(lessons, search.n_startup, seed % MAX_SEED)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
-from sqlalchemy import event, insert
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
@@ -136,60 +133,6 @@ def _refuse_alone(connection: Connection, _: str) -> None:
     """SQLite gives a transaction up when the disk is full; what came next would enter without what came before."""
     if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
         raise _TransactionLostError("the database has given a transaction up, as on a full disk")
-
-
-def enter(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial], first: int) -> list[int]:
-    """Enter trials that have been asked and have measured nothing, in order; for the body of ``one_transaction``.
-
-    Where the study has trials with numbers from ``first`` on, an earlier attempt has gone through although its answer
-    was lost, and nothing is entered.
-
-    Optuna's ``create_new_trial`` leaves the same rows, but enters one trial at a time and asks two questions before
-    each of its parameters, which is ten times the work. One of them is whether earlier trials had a like distribution;
-    the space of our studies never changes. Optuna's tables are private names of its 5.0.
-
-    Returns:
-        The ids of what was entered.
-    """
-    session = storage.scoped_session()
-    # The lock also waits for an attempt that is still being committed.
-    study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-    if models.TrialModel.count(session, study) > first:
-        return []
-    entered = [
-        models.TrialModel(study_id=study_id, number=number, state=trial.state, datetime_start=trial.datetime_start)
-        for number, trial in enumerate(trials, start=first)
-    ]
-    session.add_all(entered)
-    session.flush()
-    ids: list[int] = [trial.trial_id for trial in entered]  # type: ignore[misc]
-    rows: dict[type[models.BaseModel], list[dict[str, Any]]] = {
-        models.TrialParamModel: [
-            {
-                "trial_id": id_,
-                "param_name": name,
-                "param_value": distribution.to_internal_repr(trial.params[name]),
-                "distribution_json": distribution_to_json(distribution),
-            }
-            for id_, trial in zip(ids, trials, strict=True)
-            for name, distribution in trial.distributions.items()
-        ],
-        models.TrialUserAttributeModel: _attributes(ids, (trial.user_attrs for trial in trials)),
-        models.TrialSystemAttributeModel: _attributes(ids, (trial.system_attrs for trial in trials)),
-    }
-    for model, some in rows.items():
-        if some:
-            session.execute(insert(model), some)
-    session.commit()
-    return ids
-
-
-def _attributes(ids: Sequence[int], attributes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {"trial_id": id_, "key": key, "value_json": json.dumps(value)}
-        for id_, of_one in zip(ids, attributes, strict=True)
-        for key, value in of_one.items()
-    ]
 
 
 def every_trial(storage: RDBStorage, study_id: int) -> Iterator[FrozenTrial]:

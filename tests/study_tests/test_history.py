@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
 import warnings
 from dataclasses import replace
 
@@ -14,14 +16,29 @@ from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
 
 from study.outcome import Outcome, Status, failed_outcome
-from study.plan import Choices
-from study.search import history as history_module
-from study.search.history import MAX_LEARNED, N_GOOD, PARAMETERS, History
+from study.plan import Choices, Interval, ModelPlan
+from study.search import lessons
+from study.search.history import PARAMETERS, History
+from study.search.lessons import MAX_LEARNED, N_GOOD
 from study.search.space import suggest
 from study.seeds import derive
-from study_tests.plan_book import MODEL, POINT, SEARCH
+from study_tests.plan_book import MODEL, POINT, SEARCH, SPACE
 
 SEED, N_TRIALS, N_RUNNING = 11, 60, 4
+
+WIDE = replace(
+    MODEL,
+    space={
+        **SPACE,
+        "bias_init": Choices(values=("constant", "chrono")),
+        "chrono_length": Interval(low=10.0, high=10.0),
+        "bptt_steps": Interval(low=2, high=40, log=True),
+        "dropout": Choices(values=("none", "dropout", "fast")),
+        "dropout_masks": Choices(values=("step", "sequence")),
+        "fast_readout": Choices(values=("moments",)),
+    },
+)
+"""Conditions within conditions, whole numbers, and two that would be searched if they had more than one value."""
 
 
 def outcome(number: int) -> Outcome:
@@ -67,14 +84,14 @@ def learned(outcomes: dict[int, Outcome], n_most: int, n_good: int) -> set[int]:
 @pytest.mark.parametrize(
     ("n_most", "n_good", "n_startup"), [(MAX_LEARNED, N_GOOD, 8), (20, 6, 8), (20, 18, 8), (20, 6, 30)]
 )
+@pytest.mark.parametrize("model", [MODEL, WIDE])
 def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
-    monkeypatch: pytest.MonkeyPatch, n_most: int, n_good: int, n_startup: int
+    monkeypatch: pytest.MonkeyPatch, model: ModelPlan, n_most: int, n_good: int, n_startup: int
 ) -> None:
-    monkeypatch.setattr(history_module, "MAX_LEARNED", n_most)
-    monkeypatch.setattr(history_module, "N_GOOD", n_good)
-    monkeypatch.setattr(history_module, "MAX_HIDDEN", 3)
+    monkeypatch.setattr(lessons, "MAX_LEARNED", n_most)
+    monkeypatch.setattr(lessons, "N_GOOD", n_good)
     search = replace(SEARCH, n_startup=n_startup)
-    history = History(search, MODEL, SEED, [])
+    history = History(search, model, SEED, [])
     asked: list[FrozenTrial] = []
     outcomes: dict[int, Outcome] = {}
     for number in range(N_TRIALS):
@@ -93,7 +110,7 @@ def test_ask_is_that_of_a_plain_tpe_given_the_best_and_the_latest(
         plain.add_trials([ended(asked[other], outcomes[other]) for other in sorted(counted)])
         plain.add_trials(asked[len(outcomes) :])
         asked.append(history.ask())
-        assert asked[-1].user_attrs[PARAMETERS] == suggest(plain.ask(), MODEL)
+        assert asked[-1].user_attrs[PARAMETERS] == suggest(plain.ask(), model)
         if number >= N_RUNNING:
             told = len(outcomes)
             outcomes[told] = outcome(told)
@@ -122,3 +139,20 @@ def test_ask_is_the_same_when_the_history_knows_nothing_of_draws_that_were_not_t
         trials.append(ended(asked, how))
         trials[-1].user_attrs = asked.user_attrs
     assert len({tuple(trial.params.values()) for trial in trials}) == 24
+
+
+def test_a_trial_that_has_ended_takes_up_less_than_half_a_kilobyte() -> None:
+    history = History(replace(SEARCH, sampler="random"), MODEL, SEED, [])
+
+    def play(n_trials: int) -> None:
+        for number in range(len(history), len(history) + n_trials):
+            history.ask()
+            history.tell(number, outcome(number))
+        gc.collect()
+
+    play(300)
+    tracemalloc.start()
+    play(300)
+    n_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_bytes < 500 * 300

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,11 +18,10 @@ from sqlalchemy.exc import OperationalError
 from study.outcome import Outcome, Status, TrialKey, failed_outcome
 from study.plan import Choices, Domain, Interval
 from study.record import TrialRecord
-from study.search import history as history_module
-from study.search import model_search
+from study.search import lessons, model_search
 from study.search import storage as storage_module
 from study.search.catalogue import Catalogue
-from study.search.history import MAX_LEARNED, N_GOOD
+from study.search.lessons import MAX_LEARNED, N_GOOD
 from study.search.model_search import ModelSearch
 from study.search.storage import open_storage
 from study_tests.plan_book import MODEL, POINT, SEARCH, SPACE
@@ -69,8 +67,8 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_ask_is_the_same_when_the_search_is_opened_anew_at_every_step(
     url: str, name: str, monkeypatch: pytest.MonkeyPatch, max_learned: int, n_good: int
 ) -> None:
-    monkeypatch.setattr(history_module, "MAX_LEARNED", max_learned)
-    monkeypatch.setattr(history_module, "N_GOOD", n_good)
+    monkeypatch.setattr(lessons, "MAX_LEARNED", max_learned)
+    monkeypatch.setattr(lessons, "N_GOOD", n_good)
     steady = search(url, f"{name}-steady")
     for _ in range(4):
         settle(steady, steady.ask(4))
@@ -255,25 +253,3 @@ def test_a_round_is_asked_saved_and_told_with_a_commit_each(url: str, name: str)
     one.tell(record.key.number for record in records)
     assert len(commits) == 3
     assert [record.status for record in search(url, name).records()] == [outcome(record).status for record in records]
-
-
-def test_the_trials_held_in_memory_do_not_grow_with_those_that_have_ended(
-    url: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history_module, "MAX_LEARNED", 12)
-    monkeypatch.setattr(history_module, "N_GOOD", 4)
-    monkeypatch.setattr(history_module, "MAX_HIDDEN", 3)
-    one = search(url, name)
-    before = _frozen_trials()
-    for _ in range(40):
-        record = one.ask(1)[0]
-        one.save({record.key.number: outcome(record)})
-        one.tell([record.key.number])
-    # Those that are learned from, those that are not shown any more, and the last one asked.
-    assert 12 <= _frozen_trials() - before <= 12 + 3 + 2
-    assert len(one.records()) == 40
-
-
-def _frozen_trials() -> int:
-    gc.collect()
-    return sum(type(one) is optuna.trial.FrozenTrial for one in gc.get_objects())

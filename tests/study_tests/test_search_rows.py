@@ -1,19 +1,23 @@
-"""Trials that enter the storage together: what is there is what Optuna itself would have left, in every table."""
+"""Trials that are written together: what is there is what Optuna itself would have left, in every table."""
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import MetaData, create_engine, event, select, text
 
-from study.search.storage import enter, one_transaction, open_storage
+from study.search.rows import enter, keep, settle
+from study.search.storage import one_transaction, open_storage
+from study.search.verdict import Verdict
 
 SPACES: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-4, 0.1, log=True),
@@ -67,14 +71,27 @@ def _enter(storage: RDBStorage, study_id: int, trials: list[FrozenTrial]) -> lis
 
 
 def _tables(storage: RDBStorage) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of all tables."""
+    """All rows of all tables, with a word instead of a time of this minute."""
     tables = MetaData()
     tables.reflect(storage.engine)
+    now = datetime.now(UTC).replace(tzinfo=None)
+
+    def shown(value: object) -> object:
+        return "now" if isinstance(value, datetime) and abs(now - value) < timedelta(minutes=1) else value
+
     with storage.engine.connect() as database:
         return {
-            name: sorted((tuple(row) for row in database.execute(select(table))), key=repr)
+            name: sorted((tuple(map(shown, row)) for row in database.execute(select(table))), key=repr)
             for name, table in tables.tables.items()
         }
+
+
+def _assert_same(ours: RDBStorage, theirs: RDBStorage) -> dict[str, list[tuple[Any, ...]]]:
+    found, expected = _tables(ours), _tables(theirs)
+    assert found.keys() == expected.keys()
+    for table, rows in expected.items():
+        assert (table, found[table]) == (table, rows)
+    return found
 
 
 def test_enter_leaves_what_optuna_leaves(storages: tuple[RDBStorage, RDBStorage]) -> None:
@@ -85,11 +102,62 @@ def test_enter_leaves_what_optuna_leaves(storages: tuple[RDBStorage, RDBStorage]
         ids[ours] += _enter(ours, ours.get_study_id_from_name(study), some)
         ids[theirs] += [theirs.create_new_trial(theirs.get_study_id_from_name(study), trial) for trial in some]
     assert ids[ours] == ids[theirs]
-    found, expected = _tables(ours), _tables(theirs)
-    assert len(found["trial_params"]) == 28
-    assert found.keys() == expected.keys()
-    for table, rows in expected.items():
-        assert (table, found[table]) == (table, rows)
+    assert len(_assert_same(ours, theirs)["trial_params"]) == 28
+
+
+def test_keep_leaves_what_optuna_leaves_also_over_what_was_kept(storages: tuple[RDBStorage, RDBStorage]) -> None:
+    ours, theirs = storages
+    for storage in storages:
+        _enter(storage, 1, _asked(5))
+    # Optuna's PostgreSQL uses up an id when it replaces a value, so that this comes last.
+    for key, values in (("outcome", {1: "a", 2: "größe"}), ("other", {2: 1.5}), ("outcome", {4: None, 2: [2], 1: "a"})):
+        with one_transaction(ours):
+            keep(ours, key, values)
+        for trial_id, value in values.items():
+            theirs.set_trial_user_attr(trial_id, key, value)
+    assert len(_assert_same(ours, theirs)["trial_user_attributes"]) == 5 * 2 + 4
+
+
+def test_settle_leaves_what_optuna_leaves_and_ends_no_trial_twice(storages: tuple[RDBStorage, RDBStorage]) -> None:
+    ours, theirs = storages
+    for storage in storages:
+        _enter(storage, 1, _asked(8))
+    verdicts = {
+        1: Verdict(TrialState.COMPLETE, 80.5),
+        2: Verdict(TrialState.PRUNED, 8.25, 500),
+        4: Verdict(TrialState.FAIL),
+        5: Verdict(TrialState.COMPLETE, math.inf),
+        6: Verdict(TrialState.COMPLETE, -math.inf),
+        7: Verdict(TrialState.PRUNED, math.nan, 0),
+        8: Verdict(TrialState.PRUNED, -math.inf, 3),
+    }
+    other = Verdict(TrialState.COMPLETE, 1.0)
+    for some in ({k: verdicts[k] for k in (1, 2)}, verdicts, dict.fromkeys((1, 2, 4), other), {3: other}):
+        with one_transaction(ours):
+            settle(ours, some)
+    for trial_id, verdict in (verdicts | {3: other}).items():
+        if verdict.state is TrialState.PRUNED:
+            theirs.set_trial_intermediate_value(trial_id, verdict.step, verdict.value)
+        values = [verdict.value] if verdict.state is TrialState.COMPLETE else None
+        theirs.set_trial_state_values(trial_id, verdict.state, values)
+    assert [len(_assert_same(ours, theirs)[table]) for table in ("trial_values", "trial_intermediate_values")] == [4, 3]
+
+
+def test_keep_refuses_a_trial_that_has_ended_and_settle_one_that_is_not_there(
+    storages: tuple[RDBStorage, RDBStorage],
+) -> None:
+    storage, _ = storages
+    _enter(storage, 1, _asked(3))
+    with one_transaction(storage):
+        settle(storage, {2: Verdict(TrialState.FAIL)})
+    before = _tables(storage)
+    with pytest.raises(UpdateFinishedTrialError), one_transaction(storage):
+        keep(storage, "outcome", {1: "a", 2: "b"})
+    with pytest.raises(KeyError, match="only 1 of them"), one_transaction(storage):
+        keep(storage, "outcome", {1: "a", 9: "b"})
+    with pytest.raises(KeyError, match="only 1 of them"), one_transaction(storage):
+        settle(storage, dict.fromkeys((1, 9), Verdict(TrialState.FAIL)))
+    assert _tables(storage) == before
 
 
 def test_enter_costs_a_statement_for_each_further_trial_whatever_its_parameters(tmp_path: Path) -> None:
