@@ -48,7 +48,7 @@ VENDORS = {
     "ray": ("study/execution/*",),
     "rich": ("study/cli*.py", "study/console.py", "study/tables.py"),
     "sklearn": ("tasks/digits.py",),
-    "sqlalchemy": ("study/search/*",),
+    "sqlalchemy": ("study/search/*", "study/tracking/rows.py"),
     "triton": ("models/kernels/gpu/*",),
     "typer": ("study/cli*.py",),
     "yaml": ("study/study_file.py",),

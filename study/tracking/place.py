@@ -13,7 +13,7 @@ from study.outcome import Status, TrialKey
 from study.settings import sqlite_file
 from study.tracking import server
 from study.tracking.database import ARTIFACTS, follow_move, local_folder
-from study.tracking.rows import NewRun, rows_of
+from study.tracking.rows import KnownRun, NewRun, rows_of
 from study.tracking.run import Batch, RunPlace
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
@@ -69,18 +69,18 @@ class Place:
             self.best[key] = {}
         return self.runs[key]
 
-    def new(self, times_ms: Mapping[TrialKey, int]) -> dict[TrialKey, NewRun]:
-        """Runs for ``write``, of those trials that have none, with the tags they are found by; none for a server.
+    def together(self, times_ms: Mapping[TrialKey, int]) -> dict[TrialKey, KnownRun]:
+        """Runs of these trials for ``write``, new ones with the tags that they are found by; none for a server.
 
-        Artifacts may be uploaded to them at once; MLflow knows nothing of them before they are written.
+        Artifacts may be uploaded to all of them at once; MLflow knows nothing of a new one before it is written.
 
         Args:
-            times_ms: when each trial began.
+            times_ms: when each trial began, for those that have no run.
         """
-        names = {str(key): key for key in times_ms if key not in self.runs}
-        if self._rows is None or not names:
+        if self._rows is None:
             return {}
-        found = {}
+        found = {key: KnownRun(place=self.runs[key], batch=Batch()) for key in times_ms if key in self.runs}
+        names = {str(key): key for key in times_ms if key not in self.runs}
         for name, place in self._rows.places(names).items():
             key = names[name]
             tags = self._found_by(key, times_ms[key])
@@ -88,11 +88,11 @@ class Place:
             self.best[key] = {}
         return found
 
-    def write(self, new: Mapping[TrialKey, NewRun]) -> None:
-        """Write runs that ``new`` has given, with what their batches hold by now; all of them or none."""
+    def write(self, runs: Mapping[TrialKey, KnownRun]) -> None:
+        """Write what the batches of runs that ``together`` has given hold by now; all of it or nothing."""
         assert self._rows is not None
-        self._rows.write(new.values())
-        self.runs |= {key: run.place for key, run in new.items()}
+        self._rows.write(runs.values())
+        self.runs |= {key: run.place for key, run in runs.items()}
 
     def end(self, key: TrialKey) -> None:
         """A trial is over, and its metrics are in MLflow, which tells the best of them should there be more."""

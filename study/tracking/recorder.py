@@ -23,8 +23,8 @@ from study.tracking.entry import (
     written_ms,
 )
 from study.tracking.place import LOGGED, STATUS, Place
-from study.tracking.rows import NewRun
-from study.tracking.run import Batch, End, RunPlace
+from study.tracking.rows import KnownRun
+from study.tracking.run import RUNNING, Batch, RunPlace, Standing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +36,7 @@ BATCH = 800
 """Metrics of one request: MLflow takes 1000 entities, up to 100 of them parameters and as many tags."""
 
 TOGETHER = 64
-"""Trials that are new to MLflow and written together at most, where that can be done; more would not be faster."""
+"""Trials that are written together at most, where that can be done; more would not be faster."""
 
 BEST = {"loss": min, "interim/objective": max, "interim/dependency_length": max}
 """Metrics whose best value is kept as ``best/<name>``, because MLflow's table and queries know only the last one."""
@@ -86,18 +86,22 @@ class Recorder:
 
     def _record_lives(self, lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
         single = dict(lives)
-        whole = [key for key, entries in lives.items() if _one_life(entries)]
-        for start in range(0, len(whole), TOGETHER):
-            new = self._at().new({key: written_ms(lives[key][0]) for key in whole[start : start + TOGETHER]})
-            if new:
-                self._record_new(new, {key: single.pop(key) for key in new})
+        plain = [key for key, entries in lives.items() if _one_life(entries)]
+        for start in range(0, len(plain), TOGETHER):
+            runs = self._at().together({key: written_ms(lives[key][0]) for key in plain[start : start + TOGETHER]})
+            if runs:
+                self._record_together(runs, {key: single.pop(key) for key in runs})
         for key, entries in single.items():
             self._record_life(key, entries)
 
-    def _record_new(self, runs: Mapping[TrialKey, NewRun], lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
-        """Trials that have no run, each in one batch; dying here leaves files that the next try will overwrite."""
+    def _record_together(
+        self, runs: Mapping[TrialKey, KnownRun], lives: Mapping[TrialKey, Sequence[TrialEntry]]
+    ) -> None:
+        """Trials each in one batch; dying here leaves files that the next try will overwrite."""
         for key, entries in lives.items():
             batch = runs[key].batch
+            if isinstance(entries[0], TrialOpened):
+                batch.standing = RUNNING
             for entry in entries:
                 self._take(entry, batch)
             self._upload(runs[key].place, batch)
@@ -108,7 +112,7 @@ class Recorder:
             self._settle(entries[-1])
 
     def _record_life(self, key: TrialKey, entries: Sequence[TrialEntry]) -> None:
-        """A trial of which MLflow may know something already."""
+        """A trial by itself, by MLflow's client."""
         batch = Batch()
         for entry in entries:
             known = key in self._at().runs
@@ -116,7 +120,7 @@ class Recorder:
             self._take(entry, batch)
             if known and isinstance(entry, TrialOpened):
                 batch.parameters = self._take_up(run, batch.parameters)
-            if batch.end is not None:
+            if batch.standing is not None:
                 self._send(run, batch)
                 self._settle(entry)
                 batch = Batch()
@@ -136,7 +140,7 @@ class Recorder:
                 self._take_end(entry, batch)
             case TrialInterrupted(time_ms=time_ms):
                 batch.tags[STATUS] = "interrupted"
-                batch.end = End(status="KILLED", time_ms=time_ms)
+                batch.standing = Standing(status="KILLED", end_ms=time_ms)
 
     def _take_metrics(self, entry: MetricsLogged, batch: Batch) -> None:
         """Add what MLflow lacks of an entry, and how far the metrics then go."""
@@ -167,7 +171,8 @@ class Recorder:
             if outcome.bound_verdict is not None:
                 batch.tags["longlag.bound"] = outcome.bound_verdict
         batch.files |= artifacts(entry)
-        batch.end = End(status="FAILED" if outcome.status is Status.FAILED else "FINISHED", time_ms=entry.time_ms)
+        status = "FAILED" if outcome.status is Status.FAILED else "FINISHED"
+        batch.standing = Standing(status=status, end_ms=entry.time_ms)
 
     def _settle(self, last: TrialEntry) -> None:
         """MLflow has all of a trial up to this entry."""
@@ -192,7 +197,7 @@ class Recorder:
         batch = Batch(
             metrics=stamped(values, 0, entry.time_ms),
             tags={STATUS: entry.status},
-            end=End(status=ends.get(entry.status, "KILLED"), time_ms=entry.time_ms),
+            standing=Standing(status=ends.get(entry.status, "KILLED"), end_ms=entry.time_ms),
         )
         if entry.answers:
             batch.files["answer.png"] = drawn_answer(entry.answers, self._study)
@@ -224,8 +229,8 @@ class Recorder:
             last = start + BATCH >= len(metrics)
             client.log_batch(run.run_id, metrics[start : start + BATCH], parameters, tags if last else [])
             parameters = []
-        if batch.end is not None:
-            client.set_terminated(run.run_id, batch.end.status, batch.end.time_ms)
+        if batch.standing is not None:
+            client.set_terminated(run.run_id, batch.standing.status, batch.standing.end_ms)
 
     def _upload(self, run: RunPlace, batch: Batch) -> None:
         if batch.files:

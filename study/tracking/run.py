@@ -23,22 +23,25 @@ class RunPlace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
-    """How a run ends, in MLflow's words, and when."""
+class Standing:
+    """Where a run is from now on, in MLflow's words, and when it ended if it has."""
 
     status: str
-    time_ms: int
+    end_ms: int | None = None
+
+
+RUNNING = Standing(status="RUNNING")
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """What goes to one run together: its artifacts first, its end last."""
+    """What goes to one run together: its artifacts first, its standing last."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     parameters: dict[str, object] = field(default_factory=dict)
     metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
-    end: End | None = None
+    standing: Standing | None = None
 
     def entities(self) -> tuple[list[entities.Metric], list[entities.Param], list[entities.RunTag]]:
         """Metrics, parameters and tags as MLflow has them, the newest metrics first."""

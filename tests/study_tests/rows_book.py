@@ -46,7 +46,7 @@ def key_of(number: int) -> TrialKey:
     return TrialKey(study="demo", model="lstm", number=number)
 
 
-def _metrics(random_: random.Random, n: int) -> tuple[Metric, ...]:
+def metrics_of(random_: random.Random, n: int) -> tuple[Metric, ...]:
     """Few names, updates, times and values, so that many agree in some or all of them."""
     values = (0.0, 0.1, -2.5, math.inf, sys.float_info.max, -math.inf, 1e-320)
     return tuple(
@@ -73,7 +73,7 @@ def study_of(n_trials: int, weights: Path) -> list[Entry]:
     entries += (TrialOpened(time_ms=BEGUN_MS + n, card=one) for n, one in enumerate(cards) if n % 7)
     weights.mkdir(parents=True)
     for n, one in enumerate(cards):
-        entries += (MetricsLogged(key=one.key, metrics=_metrics(random_, 12)) for _ in range(n % 3))
+        entries += (MetricsLogged(key=one.key, metrics=metrics_of(random_, 12)) for _ in range(n % 3))
         if n % 5 == 1:
             entries.append(TrialInterrupted(time_ms=BEGUN_MS + 60 + n, key=one.key))
             if n % 2:

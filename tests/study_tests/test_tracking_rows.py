@@ -1,7 +1,8 @@
-"""New runs as rows of MLflow's database: what is there is what MLflow's own client would have left, in every table."""
+"""Runs as rows of MLflow's database: what is there is what MLflow's own client would have left, in every table."""
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,21 @@ from study.tracking.entry import (
 )
 from study.tracking.place import Place
 from study.tracking.recorder import Recorder
+from study.tracking.rows import KnownRun
+from study.tracking.run import Batch, RunPlace, Standing
 from study.tracking.sink import embedded_uri
 from study_tests.mlflow_book import OUTCOME, card, run_of_trial
-from study_tests.rows_book import BEGUN_MS, assert_equal, files_of, key_of, one_by_one, record_all, study_of, tables_of
+from study_tests.rows_book import (
+    BEGUN_MS,
+    assert_equal,
+    files_of,
+    key_of,
+    metrics_of,
+    one_by_one,
+    record_all,
+    study_of,
+    tables_of,
+)
 
 
 @pytest.mark.parametrize("n_looks", [1, 2, 5])
@@ -51,13 +64,45 @@ def test_rows_leave_in_postgresql_what_mlflows_client_leaves(
         with sqlalchemy.create_engine(postgres_url, isolation_level="AUTOCOMMIT").connect() as database:
             database.execute(sqlalchemy.text(f"CREATE DATABASE mlflow_{way}"))
         uris[way] = postgres_url.replace("/postgres?", f"/mlflow_{way}?")
-    record_all(uris["rows"], study_of(20, tmp_path / "ours"), 1)
+    record_all(uris["rows"], study_of(20, tmp_path / "ours"), 3)
     with one_by_one():
-        record_all(uris["client"], study_of(20, tmp_path / "theirs"), 1)
+        record_all(uris["client"], study_of(20, tmp_path / "theirs"), 3)
     tables = [tables_of(uri) for uri in uris.values()]
     assert len(tables[0]["runs"]) == 20
     assert len(tables[0]["metrics"]) > 200
     assert_equal(*tables)
+
+
+def test_what_comes_to_a_run_in_any_order_leaves_what_mlflows_client_leaves(home: Path, client: MlflowClient) -> None:
+    made = Recorder(embedded_uri(home), "demo")
+    made.record([StudyOpened(time_ms=BEGUN_MS, parameters={}, specification="")])
+    place, random_ = made._at(), random.Random(1)
+    ours, theirs = (place.run(key_of(n), BEGUN_MS, {}) for n in range(2))
+    for n in range(12):
+        batch = Batch(metrics=[*metrics_of(random_, 9)], tags={"turn": str(n), random_.choice("abc"): str(n)})
+        if n % 4 == 1:
+            batch.standing = Standing(status="FINISHED", end_ms=BEGUN_MS + n)
+        place.write({key_of(0): KnownRun(place=ours, batch=batch)})
+        made._send(theirs, batch)
+    found, expected = (_of_run(embedded_uri(home), run) for run in (ours, theirs))
+    assert len(expected["metrics"]) > 40
+    assert_equal(found, expected)
+
+
+def _of_run(uri: str, run: RunPlace) -> dict[str, list[object]]:
+    """What the tables say of a run, but its id and what it is found by."""
+    engine = sqlalchemy.create_engine(uri)
+    found: dict[str, list[object]] = {}
+    with engine.connect() as database:
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            rows = database.execute(sqlalchemy.text(f"SELECT * FROM {table} WHERE run_uuid = '{run.run_id}'"))
+            every = [{name: one[name] for name in one if name not in _OWN} for one in rows.mappings()]
+            found[table] = sorted((one for one in every if one.get("key") not in _OWN), key=repr)
+    engine.dispose()
+    return found
+
+
+_OWN = ("run_uuid", "name", "artifact_uri", "mlflow.runName", "longlag.trial")
 
 
 def test_only_one_trials_files_are_held_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +136,23 @@ def test_no_run_is_made_in_an_experiment_that_is_deleted(home: Path, client: Mlf
     with pytest.raises(MlflowException, match="experiment 'demo' is deleted"):
         made.record([TrialOpened(time_ms=BEGUN_MS, card=card(key_of(0)))])
     assert len(tables_of(embedded_uri(home))["runs"]) == 1
+
+
+def test_a_trial_whose_run_is_deleted_while_it_runs_gets_another(home: Path, client: MlflowClient) -> None:
+    made = Recorder(embedded_uri(home), "demo")
+    made.record([TrialOpened(time_ms=BEGUN_MS, card=card(key_of(number))) for number in range(2)])
+    first = made.run_ids()[key_of(0)]
+    client.delete_run(first)
+    before = tables_of(embedded_uri(home))
+    ended = [TrialClosed(time_ms=BEGUN_MS, key=key_of(n), outcome=OUTCOME, weights=None) for n in range(2)]
+    with pytest.raises(MlflowException, match="must be in the 'active' state") as caught:
+        made.record(ended)
+    assert recorder.refused(caught.value)
+    assert tables_of(embedded_uri(home)) == before
+    made.forget()
+    made.record(ended)
+    assert run_of_trial(client, key_of(0)).info.run_id != first
+    assert {run_of_trial(client, key_of(n)).info.status for n in range(2)} == {"FINISHED"}
 
 
 def test_a_trial_whose_run_was_deleted_gets_another(home: Path, client: MlflowClient) -> None:

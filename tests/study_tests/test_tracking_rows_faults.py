@@ -1,4 +1,4 @@
-"""New runs as rows of MLflow's database: whoever dies or is refused leaves no half of one, and the next one all."""
+"""Runs as rows of MLflow's database: whoever dies or is refused leaves no half of one, and the next one all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from study.tracking.entry import (
     StudyClosed,
     StudyOpened,
     TrialClosed,
+    TrialOpened,
 )
 from study.tracking.place import Place
 from study.tracking.recorder import Recorder
 from study.tracking.sink import embedded_uri
-from study_tests.mlflow_book import OUTCOME, run_of_trial
+from study_tests.mlflow_book import OUTCOME, card, run_of_trial
 from study_tests.rows_book import BEGUN_MS, assert_equal, files_of, key_of, record_all, study_of, tables_of
 
 
@@ -61,21 +62,33 @@ def _killed_at(n_points: int) -> Iterator[list[int]]:
                 event.remove(Engine, name, point)
 
 
-def test_wherever_recording_dies_the_next_time_leaves_all_of_it_once(new_home: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_wherever_recording_dies_the_next_time_leaves_all_of_it_once(
+    new_home: Callable[[str], Path], share: float
+) -> None:
+    """It dies while it records what comes after a share of the entries."""
+
     def ended(home: Path) -> list[Entry]:
         entries = study_of(9, home / "weights")
         return [entry for entry in entries if not isinstance(entry, StudyClosed)]
 
+    def record(home: Path, entries: list[Entry], n_points: int) -> int:
+        early = int(share * len(entries))
+        if early:
+            record_all(embedded_uri(home), entries[:early], 1)
+        with _killed_at(n_points) as points:
+            record_all(embedded_uri(home), entries[early:], 1)
+        return points[0]
+
     whole = new_home("whole")
-    with _killed_at(0) as points:
-        record_all(embedded_uri(whole), ended(whole), 1)
+    n_points = record(whole, ended(whole), 0)
     expected = tables_of(embedded_uri(whole), {whole.as_uri(): "home"})
-    assert points[0] > 60
-    for n in range(1, points[0] + 1, 4):
+    assert n_points > 40
+    for n in range(1, n_points + 1, 4):
         home = new_home(str(n))
         entries = ended(home)
-        with pytest.raises(_KilledError), _killed_at(n):
-            record_all(embedded_uri(home), entries, 1)
+        with pytest.raises(_KilledError):
+            record(home, entries, n)
         for entry in entries:
             # What MLflow lacks is still there.
             if isinstance(entry, TrialClosed) and not Path(str(entry.weights)).exists():
@@ -129,3 +142,17 @@ def test_new_trials_cost_a_few_statements_whatever_their_number(home: Path, monk
     # Of each group 3 transactions, two of which read, 3 settings of SQLite's in each, 5 tables and what is read.
     assert points[0] - n_uploads <= 4 * 25
     assert made.run_ids().keys() == set(keys)
+
+
+def test_trials_that_have_runs_cost_a_few_statements_whatever_their_number(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "TOGETHER", 10)
+    made = Recorder(embedded_uri(home), "demo")
+    keys = [key_of(number) for number in range(35)]
+    made.record([TrialOpened(time_ms=BEGUN_MS, card=card(key)) for key in keys])
+    with _killed_at(0) as points:
+        made.record([TrialClosed(time_ms=BEGUN_MS, key=key, outcome=OUTCOME, weights=None) for key in keys])
+    # Of each group one transaction with 3 settings: 4 tables are read and written, two of them updated too, and runs.
+    assert points[0] - 2 * len(keys) <= 4 * 18
+    assert {run_of_trial(server.connect(embedded_uri(home)), key).info.status for key in keys[:2]} == {"FINISHED"}
