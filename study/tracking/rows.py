@@ -103,10 +103,10 @@ class Rows:
                 return
             self._check([run.place.run_id for run in known], session)
             for table, rows in of_known.items():
-                lacking, outdated = _compare(session, table, rows)
+                lacking, newer = _compare(session, table, rows) if rows else ([], [])
                 _insert(session, table, lacking)
-                if outdated:
-                    session.execute(update(table), outdated)
+                if newer:
+                    session.execute(update(table), newer)
             if moved := [_moved(run) for run in known if run.batch.standing is not None]:
                 session.execute(update(SqlRun), moved)
 
@@ -173,24 +173,21 @@ def _insert(session: Any, table: Any, rows: list[Row]) -> None:
 
 
 def _compare(session: Any, table: Any, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Which of these rows of known runs the table lacks, and which are newer than those that it has.
-
-    Tags are always newer, parameters and values of metrics, which never change, never.
-    """
-    columns, identity = table.__table__.columns, [column.name for column in table.__table__.primary_key]
-    asked = session.query(*columns).filter(table.run_uuid.in_({row["run_uuid"] for row in rows}))
+    """Which of these rows of known runs the table lacks, and which take the place of what it has."""
+    identity = [column.name for column in table.__table__.primary_key]
+    asked = session.query(*table.__table__.columns).filter(table.run_uuid.in_({row["run_uuid"] for row in rows}))
     if "step" in identity:
         # The history of a long trial is of no interest here.
         asked = asked.filter(table.step >= min((row["step"] for row in rows), default=0))
-    there = {tuple(row[name] for name in identity): row for row in (found._mapping for found in asked)}
-    lacking, outdated = [], []
+    there = {tuple(old[name] for name in identity): old for old in (found._mapping for found in asked)}
+    lacking, newer = [], []
     for row in rows:
         old = there.get(tuple(row[name] for name in identity))
         if old is None:
             lacking.append(row)
-        elif (_order(row) > _order(old)) if "step" in columns else table.__tablename__ == "tags":
-            outdated.append(row)
-    return lacking, outdated
+        elif table.__tablename__ == "tags" or (table.__tablename__ == "latest_metrics" and _order(row) > _order(old)):
+            newer.append(row)
+    return lacking, newer
 
 
 def _moved(run: KnownRun) -> Row:

@@ -34,10 +34,10 @@ FIRST_WAIT_S, LONGEST_WAIT_S, LAST_WAIT_S = 0.5, 30.0, 1.0
 EVERY_S = 1.0
 """Pause between two looks into the journal."""
 
-HOLD_S, ASKED_S = 30.0, 300.0
+HOLD_S, ASKED_S = 10.0, 300.0
 """How long metrics may wait for the end of their trial, and a trial that was asked, and has no run from before, for its
-first metrics: a run that a server is told of at once costs half of what it costs in three parts, and a third of what it
-costs when metrics come singly; one that goes to a database at once, a tenth.
+first metrics: MLflow's client takes nearly twice as long over a run whose metrics come singly as over one that it is
+told of as a whole. A database that is told of dozens of runs at once takes a tenth of either.
 """
 
 BATCH = 2048
