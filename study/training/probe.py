@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +23,9 @@ HORIZON_SHARE = 1e-3
 
 SATURATION_SHARE = 0.05
 """A unit is saturated where its slope is below this share of its largest slope."""
+
+MAX_THREADS = 16
+"""Threads that factorise the matrices of a GPU's stack, while the other cores of its machine have nothing to do."""
 
 Curve = tuple[float, ...]
 """g(1), g(2), ..., the error signal at k steps before the answer."""
@@ -157,12 +163,35 @@ def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[s
     finite = blocks.isfinite().flatten(1).all(1)
     safe = torch.where(finite[:, None, None, None], blocks, 0)
     nan = torch.full_like(finite, torch.nan, dtype=blocks.dtype)
-    norm = torch.where(finite, torch.linalg.matrix_norm(safe, ord=2).amax(1), nan)
+    n_parts = min(len(os.sched_getaffinity(0)), MAX_THREADS) if matrices.is_cuda else 1
+    norm = torch.where(finite, by_parts(_norm, safe, n_parts), nan)
     columns = {"recurrent/largest_singular_value": norm, **bound_columns(network, blocks, norm)}
     # A product of different matrices does not have their eigenvalues, and many would take longer than training.
     if blocks.shape[1] == 1:
-        columns["recurrent/spectral_radius"] = torch.where(finite, torch.linalg.eigvals(safe).abs().amax((1, 2)), nan)
+        columns["recurrent/spectral_radius"] = torch.where(finite, by_parts(_radius, safe, n_parts), nan)
     return columns
+
+
+def by_parts(measure: Callable[[Tensor], Tensor], matrices: Tensor, n_parts: int) -> Tensor:
+    """What is measured of each member's matrices ``[K, ...]``, ``[K]``; of each part of the members by its own thread.
+
+    torch factorises one matrix after the other. No result depends on the number of parts.
+    """
+    parts = matrices.tensor_split(min(n_parts, len(matrices)))
+    if len(parts) == 1:
+        return measure(matrices)
+    with ThreadPoolExecutor(len(parts)) as threads:
+        return torch.cat(list(threads.map(measure, parts)))
+
+
+def _norm(matrices: Tensor) -> Tensor:
+    largest: Tensor = torch.linalg.matrix_norm(matrices, ord=2).amax(1)
+    return largest
+
+
+def _radius(matrices: Tensor) -> Tensor:
+    largest: Tensor = torch.linalg.eigvals(matrices).abs().amax((1, 2))
+    return largest
 
 
 def _state_columns(network: Network, tape: Tape) -> dict[str, Tensor]:

@@ -179,21 +179,6 @@ def test_probe_counts_units_that_are_saturated_and_units_that_never_speak() -> N
     assert found["state/activity"] == pytest.approx(n_spoken / (n_steps * n_sequences * N_HIDDEN))
 
 
-@pytest.mark.parametrize(("cell", "candidate"), [("lstm", 2), ("lstm_1997", 1), ("gru", 2)])
-def test_probe_tells_the_norm_and_radius_of_the_candidates_matrix(cell: str, candidate: int) -> None:
-    net = network(cell)
-    weights = init(net)
-    for gate in range(net.cell.n_gates):
-        # Of such a matrix the radius is the larger entry of the diagonal, and the norm is more.
-        block = torch.zeros(N_HIDDEN, N_HIDDEN, dtype=torch.float64)
-        block[0, 0], block[1, 1], block[0, 1] = 0.1 * (gate + 1), 0.05, 2.0
-        weights["recurrent"][:, :, gate * N_HIDDEN : (gate + 1) * N_HIDDEN] = block
-    found = probe(net, weights, None, TASK, batch())[1].metrics
-    assert found["recurrent/spectral_radius"] == pytest.approx(0.1 * (candidate + 1))
-    norm = torch.linalg.svdvals(torch.tensor([[0.1 * (candidate + 1), 2.0], [0, 0.05]], dtype=torch.float64))[0]
-    assert found["recurrent/largest_singular_value"] == pytest.approx(float(norm))
-
-
 @pytest.mark.parametrize(("cell", "dropout"), KINDS)
 def test_probe_of_a_diverged_member_leaves_the_other_alone(cell: str, dropout: Dropout) -> None:
     net = network(cell, dropout)
