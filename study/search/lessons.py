@@ -1,4 +1,4 @@
-"""What a sampler learns from: the points of one model's trials as numbers, of which a bounded number counts."""
+"""What a sampler learns from: the points of one model's trials as numbers, of which a bounded number is looked at."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Lessons:
-    """The points of all trials by number, and which of them count.
+    """The points of all trials by number, a row of numbers each, and which of them count.
 
     The running trials count, as bad ones, and at most ``MAX_LEARNED`` ended ones, or as many as the start-up has where
     that is more: the ``N_GOOD`` best, and the latest of the others. So TPE's density of good trials is the one that all

@@ -70,32 +70,30 @@ def keep(storage: RDBStorage, key: str, values: Mapping[int, Any]) -> None:
     Raises:
         UpdateFinishedTrialError: one of the trials has ended.
     """
-    session, model = storage.scoped_session(), models.TrialUserAttributeModel
+    session = storage.scoped_session()
     if len(_open(session, values)) < len(values):
         raise UpdateFinishedTrialError("a trial must run while something is kept of it, but one has ended")
-    earlier = select(model.trial_id, model.trial_user_attribute_id).where(model.trial_id.in_(values), model.key == key)
-    there = {row.trial_id: row.trial_user_attribute_id for row in session.execute(earlier)}
     rows = _attributes((id_, {key: value}) for id_, value in values.items())
-    _insert(session, model, [row for row in rows if row["trial_id"] not in there])
-    again = [row | {"trial_user_attribute_id": there[row["trial_id"]]} for row in rows if row["trial_id"] in there]
-    if again:
-        session.execute(update(model), again)
+    _put(session, models.TrialUserAttributeModel, rows, "key")
     session.commit()
 
 
 def settle(storage: RDBStorage, verdicts: Mapping[int, Verdict]) -> None:
     """End these trials, by id, as Optuna's ``set_trial_state_values`` does; but not those that have ended already."""
     session, now = storage.scoped_session(), datetime.now()
+    values, steps = [], []
     for trial in _open(session, verdicts):
-        verdict = verdicts[trial.trial_id]  # type: ignore[index]
+        verdict, trial_is = verdicts[trial.trial_id], {"trial_id": trial.trial_id}  # type: ignore[index]
         trial.state, trial.datetime_complete = verdict.state, now
         if verdict.state is TrialState.PRUNED:
-            value, of = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(verdict.value)
-            row = {"trial_id": trial.trial_id, "step": verdict.step, "intermediate_value": value}
-            session.add(models.TrialIntermediateValueModel(**row, intermediate_value_type=of))
+            value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(verdict.value)
+            what = {"step": verdict.step, "intermediate_value": value, "intermediate_value_type": kind}
+            steps.append(trial_is | what)
         elif verdict.state is TrialState.COMPLETE:
-            value, kind = models.TrialValueModel.value_to_stored_repr(verdict.value)
-            session.add(models.TrialValueModel(trial_id=trial.trial_id, objective=0, value=value, value_type=kind))
+            value, type_ = models.TrialValueModel.value_to_stored_repr(verdict.value)
+            values.append(trial_is | {"objective": 0, "value": value, "value_type": type_})
+    _put(session, models.TrialIntermediateValueModel, steps, "step")
+    _put(session, models.TrialValueModel, values, "objective")
     session.commit()
 
 
@@ -122,3 +120,17 @@ def _attributes(every: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str
 def _insert(session: Session, model: type[models.BaseModel], rows: list[dict[str, Any]]) -> None:
     if rows:
         session.execute(insert(model), rows)
+
+
+def _put(session: Session, model: Any, rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Insert rows, or write over those of the same trials and the same ``name``."""
+    if not rows:
+        return
+    (id_,) = model.__table__.primary_key
+    of_trials = model.trial_id.in_({row["trial_id"] for row in rows})
+    found = session.execute(select(id_, model.trial_id, getattr(model, name)).where(of_trials))
+    ids = {(trial_id, which): row_id for row_id, trial_id, which in found}
+    pairs = [(row, ids.get((row["trial_id"], row[name]))) for row in rows]
+    _insert(session, model, [row for row, row_id in pairs if row_id is None])
+    if again := [row | {id_.name: row_id} for row, row_id in pairs if row_id is not None]:
+        session.execute(update(model), again)

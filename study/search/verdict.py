@@ -41,4 +41,5 @@ class Verdict:
     @property
     def rank(self) -> tuple[float, float]:
         """Sorts the best first, as TPE does: pruned trials behind all others, of these the latest pruned first."""
-        return (-self.step if self.state is TrialState.PRUNED else -math.inf), -self.value
+        worth = math.inf if math.isnan(self.value) else -self.value
+        return (-self.step if self.state is TrialState.PRUNED else -math.inf), worth

@@ -13,7 +13,7 @@ from study.outcome import Status, TrialKey
 from study.settings import sqlite_file
 from study.tracking import server
 from study.tracking.database import ARTIFACTS, follow_move, local_folder
-from study.tracking.rows import KnownRun, NewRun, rows_of
+from study.tracking.rows import Beginning, Told, rows_of
 from study.tracking.run import Batch, RunPlace
 from study.tracking.server import MODEL, STUDY, TRIAL, WEIGHTS
 
@@ -69,7 +69,7 @@ class Place:
             self.best[key] = {}
         return self.runs[key]
 
-    def together(self, times_ms: Mapping[TrialKey, int]) -> dict[TrialKey, KnownRun]:
+    def together(self, times_ms: Mapping[TrialKey, int]) -> dict[TrialKey, Told]:
         """Runs of these trials for ``write``, new ones with the tags that they are found by; none for a server.
 
         Artifacts may be uploaded to all of them at once; MLflow knows nothing of a new one before it is written.
@@ -79,16 +79,17 @@ class Place:
         """
         if self._rows is None:
             return {}
-        found = {key: KnownRun(place=self.runs[key], batch=Batch()) for key in times_ms if key in self.runs}
+        found = {key: Told(place=self.runs[key], batch=Batch()) for key in times_ms if key in self.runs}
         names = {str(key): key for key in times_ms if key not in self.runs}
         for name, place in self._rows.places(names).items():
             key = names[name]
             tags = self._found_by(key, times_ms[key])
-            found[key] = NewRun(place=place, name=_run_name(key), start_ms=times_ms[key], batch=Batch(tags=tags))
+            beginning = Beginning(name=_run_name(key), start_ms=times_ms[key])
+            found[key] = Told(place=place, batch=Batch(tags=tags), beginning=beginning)
             self.best[key] = {}
         return found
 
-    def write(self, runs: Mapping[TrialKey, KnownRun]) -> None:
+    def write(self, runs: Mapping[TrialKey, Told]) -> None:
         """Write what the batches of runs that ``together`` has given hold by now; all of it or nothing."""
         assert self._rows is not None
         self._rows.write(runs.values())

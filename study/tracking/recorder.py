@@ -23,7 +23,7 @@ from study.tracking.entry import (
     written_ms,
 )
 from study.tracking.place import LOGGED, STATUS, Place
-from study.tracking.rows import KnownRun
+from study.tracking.rows import Told
 from study.tracking.run import RUNNING, Batch, RunPlace, Standing
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ class Recorder:
         for key, entries in single.items():
             self._record_life(key, entries)
 
-    def _record_together(
-        self, runs: Mapping[TrialKey, KnownRun], lives: Mapping[TrialKey, Sequence[TrialEntry]]
-    ) -> None:
+    def _record_together(self, runs: Mapping[TrialKey, Told], lives: Mapping[TrialKey, Sequence[TrialEntry]]) -> None:
         """Trials each in one batch; dying here leaves files that the next try will overwrite."""
         for key, entries in lives.items():
             batch = runs[key].batch

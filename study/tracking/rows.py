@@ -7,7 +7,7 @@ value: of a trial that is told as a whole, thirty milliseconds of a core. The sa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +18,25 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient, entities
 
 Row = dict[str, Any]
+Tables = dict[Any, list[Row]]
+Identity = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownRun:
-    """A run that MLflow has, and what is new of it."""
-
-    place: RunPlace
-    batch: Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewRun(KnownRun):
-    """A run that MLflow lacks, and all that it holds but its files."""
+class Beginning:
+    """What a run is called, and when it began."""
 
     name: str
     start_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What MLflow is told of a run: what is new of it, or where it lacks the run all that it holds but its files."""
+
+    place: RunPlace
+    batch: Batch
+    beginning: Beginning | None = None
 
 
 class Rows:
@@ -81,62 +84,54 @@ class Rows:
             if run_id not in taken
         }
 
-    def write(self, runs: Iterable[KnownRun]) -> None:
-        """Write what is new of runs, all of it or nothing.
+    def write(self, runs: Iterable[Told]) -> None:
+        """Write what runs are told, all of it or nothing; a parameter that a run has stays as it is.
 
         Raises:
-            MlflowException: MLflow's client would refuse one of the batches, a known run is deleted or gone, or the
-                database fails.
+            MlflowException: MLflow's client would refuse one of the batches otherwise, a run that is not new is deleted
+                or gone, or the database fails.
         """
         from mlflow.store.tracking.dbmodels.models import SqlRun
-        from sqlalchemy import update
 
         every = list(runs)
-        new = [run for run in every if isinstance(run, NewRun)]
-        known = [run for run in every if not isinstance(run, NewRun)]
+        new, known = [run for run in every if run.beginning], [run for run in every if not run.beginning]
         of_new, of_known = self._tables(new), self._tables(known)
         with self._store.ManagedSessionMaker(read_only=False) as session:
-            _insert(session, SqlRun, [self._run(run) for run in new])
+            _insert(session, SqlRun, [self._run(run, run.beginning) for run in new if run.beginning])
             for table, rows in of_new.items():
                 _insert(session, table, rows)
-            if not known:
-                return
-            self._check([run.place.run_id for run in known], session)
-            for table, rows in of_known.items():
-                lacking, newer = _compare(session, table, rows) if rows else ([], [])
-                _insert(session, table, lacking)
-                if newer:
-                    session.execute(update(table), newer)
-            if moved := [_moved(run) for run in known if run.batch.standing is not None]:
-                session.execute(update(SqlRun), moved)
+            if known:
+                self._check([run.place.run_id for run in known], session)
+                _add(session, of_known)
+                _update(session, SqlRun, [_moved(run) for run in known if run.batch.standing])
 
-    def _tables(self, runs: Iterable[KnownRun]) -> dict[Any, list[Row]]:
-        """The rows of the batches, by table."""
+    def _tables(self, runs: Iterable[Told]) -> Tables:
+        """The rows of the batches."""
         from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlTag
         from mlflow.utils.validation import _validate_batch_log_data
 
-        tables: dict[Any, list[Row]] = {SqlTag: [], SqlParam: [], SqlMetric: [], SqlLatestMetric: []}
+        tables: Tables = {SqlTag: [], SqlParam: [], SqlMetric: [], SqlLatestMetric: []}
         for run in runs:
             metrics, parameters, tags = _validate_batch_log_data(*run.batch.entities())
             run_is: Row = {"run_uuid": run.place.run_id}
             values = [run_is | value for value in self._values(metrics)]
             tables[SqlTag] += (run_is | {"key": one.key, "value": one.value} for one in tags)
-            if isinstance(run, NewRun):
-                tables[SqlTag].append(run_is | {"key": "mlflow.runName", "value": run.name})
+            if run.beginning:
+                tables[SqlTag].append(run_is | {"key": "mlflow.runName", "value": run.beginning.name})
             tables[SqlParam] += (run_is | {"key": one.key, "value": one.value} for one in parameters)
             tables[SqlMetric] += values
             tables[SqlLatestMetric] += _latest(values)
         return tables
 
-    def _run(self, run: NewRun) -> Row:
+    def _run(self, run: Told, beginning: Beginning) -> Row:
         standing = run.batch.standing or RUNNING
         return {
             "run_uuid": run.place.run_id,
-            "name": run.name,
+            "name": beginning.name,
             "artifact_uri": run.place.artifact_uri,
             "experiment_id": int(self._experiment_id),
             "status": standing.status,
-            "start_time": run.start_ms,
+            "start_time": beginning.start_ms,
             "end_time": standing.end_ms,
             "lifecycle_stage": "active",
             "user_id": "unknown",
@@ -167,30 +162,53 @@ def rows_of(client: MlflowClient, experiment_id: str) -> Rows | None:
     return Rows(store, experiment_id) if hasattr(store, "ManagedSessionMaker") else None
 
 
+def _add(session: Any, tables: Tables) -> None:
+    """Add rows to runs that may have some of them already: tags and last values give way, all else stays."""
+    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlTag
+
+    gives_way: dict[Any, Callable[[Row, Mapping[str, Any]], bool]] = {
+        SqlTag: lambda row, old: True,
+        SqlLatestMetric: lambda row, old: _order(row) > _order(old),
+    }
+    for table, rows in tables.items():
+        if not rows:
+            continue
+        asked = _since(table, rows) if table is SqlMetric else table.run_uuid.in_({row["run_uuid"] for row in rows})
+        found = session.query(*table.__table__.columns).filter(asked).with_for_update()
+        there = {_identity(table, old): old for old in (one._mapping for one in found)}
+        pairs = [(row, there.get(_identity(table, row))) for row in rows]
+        _insert(session, table, [row for row, old in pairs if old is None])
+        if table in gives_way:
+            _update(session, table, [row for row, old in pairs if old is not None and gives_way[table](row, old)])
+
+
+def _since(table: Any, rows: Sequence[Row]) -> Any:
+    """What each run has reported from the first step of these rows on; before that may be much."""
+    from sqlalchemy import and_, or_
+
+    first: dict[str, int] = {}
+    for row in rows:
+        first[row["run_uuid"]] = min(row["step"], first.get(row["run_uuid"], row["step"]))
+    return or_(*(and_(table.run_uuid == run_id, table.step >= step) for run_id, step in first.items()))
+
+
+def _identity(table: Any, row: Mapping[str, Any]) -> Identity:
+    return tuple(row[column.name] for column in table.__table__.primary_key)
+
+
 def _insert(session: Any, table: Any, rows: list[Row]) -> None:
     if rows:
         session.execute(table.__table__.insert(), rows)
 
 
-def _compare(session: Any, table: Any, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Which of these rows of known runs the table lacks, and which take the place of what it has."""
-    identity = [column.name for column in table.__table__.primary_key]
-    asked = session.query(*table.__table__.columns).filter(table.run_uuid.in_({row["run_uuid"] for row in rows}))
-    if "step" in identity:
-        # The history of a long trial is of no interest here.
-        asked = asked.filter(table.step >= min((row["step"] for row in rows), default=0))
-    there = {tuple(old[name] for name in identity): old for old in (found._mapping for found in asked)}
-    lacking, newer = [], []
-    for row in rows:
-        old = there.get(tuple(row[name] for name in identity))
-        if old is None:
-            lacking.append(row)
-        elif table.__tablename__ == "tags" or (table.__tablename__ == "latest_metrics" and _order(row) > _order(old)):
-            newer.append(row)
-    return lacking, newer
+def _update(session: Any, table: Any, rows: list[Row]) -> None:
+    from sqlalchemy import update
+
+    if rows:
+        session.execute(update(table), rows)
 
 
-def _moved(run: KnownRun) -> Row:
+def _moved(run: Told) -> Row:
     standing = run.batch.standing
     assert standing is not None
     ended = {} if standing.end_ms is None else {"end_time": standing.end_ms}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import tracemalloc
 import warnings
@@ -50,7 +51,7 @@ def outcome(number: int) -> Outcome:
     return Outcome(
         status=Status.PRUNED if kind < 0.4 else Status.COMPLETE,
         dependency_length=8 * chance.randrange(4),
-        skill=0.5,
+        skill=math.nan if kind < 0.2 else 0.5,
         diverged=False,
         n_updates=chance.choice([50, 100]),
     )
@@ -74,7 +75,8 @@ def learned(outcomes: dict[int, Outcome], n_most: int, n_good: int) -> set[int]:
 
     def place(number: int) -> tuple[float, ...]:
         how = outcomes[number]
-        return (1, -how.n_updates, -how.value) if how.status is Status.PRUNED else (0, 0, -how.value)
+        worth = math.inf if math.isnan(how.value) else -how.value
+        return (1, -how.n_updates, worth) if how.status is Status.PRUNED else (0, 0, worth)
 
     good = sorted(numbers, key=place)[:n_good]
     others = [number for number in numbers if number not in good]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -253,3 +254,21 @@ def test_a_round_is_asked_saved_and_told_with_a_commit_each(url: str, name: str)
     one.tell(record.key.number for record in records)
     assert len(commits) == 3
     assert [record.status for record in search(url, name).records()] == [outcome(record).status for record in records]
+
+
+def test_trials_that_have_ended_are_not_held_in_memory(url: str, name: str) -> None:
+    one, before = search(url, name), _frozen_trials()
+    for _ in range(40):
+        record = one.ask(1)[0]
+        one.save({record.key.number: outcome(record)})
+        one.tell([record.key.number])
+    # At most the last one asked.
+    assert _frozen_trials() - before <= 1
+    assert not one._ids
+    assert not one._untold
+    assert len(one.records()) == 40
+
+
+def _frozen_trials() -> int:
+    gc.collect()
+    return sum(type(one) is optuna.trial.FrozenTrial for one in gc.get_objects())

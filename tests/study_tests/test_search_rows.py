@@ -132,6 +132,10 @@ def test_settle_leaves_what_optuna_leaves_and_ends_no_trial_twice(storages: tupl
         8: Verdict(TrialState.PRUNED, -math.inf, 3),
     }
     other = Verdict(TrialState.COMPLETE, 1.0)
+    for storage in storages:
+        # As whoever died between the two has left it.
+        storage.set_trial_intermediate_value(8, 3, 1.5)
+        storage.set_trial_intermediate_value(8, 2, 2.5)
     for some in ({k: verdicts[k] for k in (1, 2)}, verdicts, dict.fromkeys((1, 2, 4), other), {3: other}):
         with one_transaction(ours):
             settle(ours, some)
@@ -140,7 +144,7 @@ def test_settle_leaves_what_optuna_leaves_and_ends_no_trial_twice(storages: tupl
             theirs.set_trial_intermediate_value(trial_id, verdict.step, verdict.value)
         values = [verdict.value] if verdict.state is TrialState.COMPLETE else None
         theirs.set_trial_state_values(trial_id, verdict.state, values)
-    assert [len(_assert_same(ours, theirs)[table]) for table in ("trial_values", "trial_intermediate_values")] == [4, 3]
+    assert [len(_assert_same(ours, theirs)[table]) for table in ("trial_values", "trial_intermediate_values")] == [4, 4]
 
 
 def test_keep_refuses_a_trial_that_has_ended_and_settle_one_that_is_not_there(

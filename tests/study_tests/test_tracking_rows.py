@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,17 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from study.outcome import failed_outcome
-from study.tracking import recorder
+from study.outcome import Metric, failed_outcome
+from study.tracking import recorder, rows
 from study.tracking.entry import (
+    MetricsLogged,
     StudyOpened,
     TrialClosed,
     TrialOpened,
 )
 from study.tracking.place import Place
 from study.tracking.recorder import Recorder
-from study.tracking.rows import KnownRun
+from study.tracking.rows import Told
 from study.tracking.run import Batch, RunPlace, Standing
 from study.tracking.sink import embedded_uri
 from study_tests.mlflow_book import OUTCOME, card, run_of_trial
@@ -80,9 +82,10 @@ def test_what_comes_to_a_run_in_any_order_leaves_what_mlflows_client_leaves(home
     ours, theirs = (place.run(key_of(n), BEGUN_MS, {}) for n in range(2))
     for n in range(12):
         batch = Batch(metrics=[*metrics_of(random_, 9)], tags={"turn": str(n), random_.choice("abc"): str(n)})
+        batch.parameters = {f"parameter {n % 7}": n % 7}
         if n % 4 == 1:
             batch.standing = Standing(status="FINISHED", end_ms=BEGUN_MS + n)
-        place.write({key_of(0): KnownRun(place=ours, batch=batch)})
+        place.write({key_of(0): Told(place=ours, batch=batch)})
         made._send(theirs, batch)
     found, expected = (_of_run(embedded_uri(home), run) for run in (ours, theirs))
     assert len(expected["metrics"]) > 40
@@ -208,3 +211,19 @@ def test_a_new_database_beside_old_artifacts_leaves_them_to_their_runs(home: Pat
     folders = [home / "artifacts" / "demo" / run_id / "artifacts" for run_id in recorded]
     assert (folders[0] / "weights.safetensors").read_bytes() == b"old"
     assert [path.name for path in folders[1].iterdir()] == ["reason.txt"]
+
+
+def test_what_runs_have_reported_before_is_not_read(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Recorder(embedded_uri(home), "demo")
+    history = [Metric(name="loss", value=0.5, update=n, time_ms=BEGUN_MS) for n in range(300)]
+    made.record([MetricsLogged(key=key_of(0), metrics=tuple(history))])
+    made.record([MetricsLogged(key=key_of(1), metrics=tuple(history[:1]))])
+    looked_at: list[str] = []
+    identity = rows._identity
+    monkeypatch.setattr(
+        rows, "_identity", lambda table, row: (looked_at.append(table.__tablename__), identity(table, row))[1]
+    )
+    news = [replace(history[0], update=n) for n in (300, 1)]
+    made.record([MetricsLogged(key=key_of(k), metrics=(one,)) for k, one in enumerate(news)])
+    assert looked_at.count("metrics") == len(news)
+    assert len(tables_of(embedded_uri(home))["metrics"]) == 303
