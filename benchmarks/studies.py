@@ -22,10 +22,12 @@ N_UPDATES, N_WORKERS = 2000, 2
 N_OURS, N_THEIRS = 64, 12
 """Trials of a study; theirs are fewer because their cost per trial, beside the start, does not depend on the number."""
 
-GROWTH = {64: 3, 192: 3, 512: 1, 2000: 1}
-"""Numbers of short trials, and how often a study of so many is run: starts differ by more than a few trials take.
+GROWTH = {8: {64: 3, 192: 3, 512: 3, 2000: 1}, 256: {512: 3, 1024: 3, 4096: 1}}
+"""By stack size numbers of short trials, and how often a study of so many is run: starts differ by more than a few
+trials take.
 
-Fewer than 64 would tell of the start: the first trials end while what tracks them is still being imported.
+Fewer would tell of the start: the first trials end while what tracks them is still being imported. A GPU's stacks are
+of 256.
 """
 
 _LOOK_S = 0.25
@@ -114,26 +116,27 @@ def overhead() -> Section:
 def growth() -> Section:
     """What a further trial costs, and the driver's memory, in ever larger studies of short trials."""
     rows = []
-    for n_workers in (1, 2):
-        specs = {n: _spec("elman_tanh", n, 100, n_hidden=16, length=20) for n in GROWTH}
-        runs = {n: [launch(specs[n], n_workers) for _ in range(n_runs)] for n, n_runs in GROWTH.items()}
-        seconds = {n: median(run.wall_s for run in runs[n]) for n in GROWTH}
-        costs = [(seconds[n] - seconds[fewer]) / (n - fewer) for fewer, n in pairwise(GROWTH)]
+    for stack_size, n_workers in ((8, 1), (8, 2), (256, 1)):
+        numbers = GROWTH[stack_size]
+        specs = {n: _spec("elman_tanh", n, 100, n_hidden=16, length=20, stack_size=stack_size) for n in numbers}
+        runs = {n: [launch(specs[n], n_workers) for _ in range(n_runs)] for n, n_runs in numbers.items()}
+        seconds = {n: median(run.wall_s for run in runs[n]) for n in numbers}
+        costs = [(seconds[n] - seconds[fewer]) / (n - fewer) for fewer, n in pairwise(numbers)]
         columns = [("", ""), *((f"{1e3 * cost:.0f}", f"{cost / costs[0]:.2f}") for cost in costs)]
-        for n, column in zip(GROWTH, columns, strict=True):
+        for n, column in zip(numbers, columns, strict=True):
             peaks = [max(run.driver_mib for run in runs[n]), max(run.tracking_mib for run in runs[n])]
             words = (f"{seconds[n]:.1f}", *column, *(f"{peak:.0f}" for peak in peaks))
-            rows.append((str(n_workers), str(n), *words))
+            rows.append((str(stack_size), str(n_workers), str(n), *words))
     return Section(
         title="Growth: short trials (16 units, 100 updates of 20 steps)",
         command="make bench ARGS=growth",
         columns=(
-            *("workers", "trials", "seconds", "ms per further trial", "times the first"),
+            *("stacks of", "workers", "trials", "seconds", "ms per further trial", "times the first"),
             *("driver's peak MiB", "tracking's peak MiB"),
         ),
         rows=rows,
         notes="Seconds are those of the whole command, which waits at its end until MLflow has everything, but no more "
-        "than a minute; medians of three where there are no more than 192 trials. A further trial is one beyond those "
+        "than a minute; medians of three but in the largest studies. A further trial is one beyond those "
         "of the row above, so that no start is counted.",
     )
 
@@ -203,7 +206,14 @@ def _text(file: Path) -> str:
 
 
 def _spec(
-    cell: str, n_trials: int, n_updates: int, *, n_hidden: int = 50, length: int = 100, evaluate_every: int = 500
+    cell: str,
+    n_trials: int,
+    n_updates: int,
+    *,
+    n_hidden: int = 50,
+    length: int = 100,
+    evaluate_every: int = 500,
+    stack_size: int = 8,
 ) -> dict[str, object]:
     return {
         "name": "bench",
@@ -216,7 +226,7 @@ def _spec(
             "report_every": min(500, n_updates),
             "evaluate_every": min(evaluate_every, n_updates),
         },
-        "search": {"n_trials": n_trials, "stack_size": 8, "look_back": N_WORKERS + 1},
+        "search": {"n_trials": n_trials, "stack_size": stack_size, "look_back": N_WORKERS + 1},
         "models": {"net": {"cell": cell}},
         "space": {
             "init": "orthogonal",
