@@ -55,7 +55,7 @@ def forward(kind, drive, codes, matrices, mask, retention, states, units, first,
                 mask_t, before = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, width)
+            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, n_hidden)
             now = values[at : at + size]
             for r in range(n_rows):
                 place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_hidden
@@ -164,7 +164,7 @@ def backward(
                         # The transposed matrix.
                         at_matrix = (k * n_matrices + matrix_of(t + 1, n_steps, n_matrices)) * n_hidden * n_hidden
                         pack(weights, at_matrix, 1, n_hidden, n_hidden, n_hidden, packed)
-                    product(ring, place + n_batch * step, step, packed, ring, place, step, n_batch, n_hidden, width)
+                    product(ring, place + n_batch * step, step, packed, ring, place, step, n_batch, n_hidden, n_hidden)
                     if masks.size > 0:
                         multiply_rows(masks, at + size, n_hidden, ring, place, step, n_batch, n_hidden)
                 if t >= n_steps - n_read:
@@ -186,7 +186,7 @@ def backward(
                 multiply_rows(slope, 0, n_hidden, ring, place, step, n_batch, n_hidden)
             held = ring[_ring_place(begin, end, n_held, n_batch, step) :]
             settle_drive(k, begin, end, n_batch, held, step, 0, n_hidden, codes, delta, d_drive)
-            settle_matrix(k, begin, end, states, mask, kept, held, step, total, width)
+            settle_matrix(k, begin, end, states, mask, kept, held, step, total, n_hidden)
             # The next block reads the earliest signals as those of its ``end``; elsewhere it may overwrite them first.
             copy_rows(held, 0, step, ring, n_held * n_batch * step, step, n_batch, width)
             if begin == reached or n_matrices > 1:

@@ -64,8 +64,8 @@ def forward(
             at = slot(k, t, n_kept) * stride + top * n_hidden
             before = slot(k, t - 1, n_kept) * stride + top * n_hidden if t > 0 else 0
             from_means, from_spreads = all_means if t > 0 else start, all_spreads if t > 0 else start
-            product(from_means, before, n_hidden, kept, net, 0, width, n_rows, n_hidden, width)
-            product(from_spreads, before, n_hidden, kept_square, net_square, 0, width, n_rows, n_hidden, width)
+            product(from_means, before, n_hidden, kept, net, 0, width, n_rows, n_hidden, n_hidden)
+            product(from_spreads, before, n_hidden, kept_square, net_square, 0, width, n_rows, n_hidden, n_hidden)
             mean, mu = all_means[at : at + size], all_mus[at : at + size]
             s2, spread = all_s2s[at : at + size], all_spreads[at : at + size]
             for r in range(n_rows):
@@ -190,8 +190,10 @@ def backward(
                     d_variance[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
-                    product(ring, following, step, to_mean, net, 0, width, n_batch, n_hidden, width)
-                    product(ring_square, following, step, to_variance, net_square, 0, width, n_batch, n_hidden, width)
+                    product(ring, following, step, to_mean, net, 0, width, n_batch, n_hidden, n_hidden)
+                    product(
+                        ring_square, following, step, to_variance, net_square, 0, width, n_batch, n_hidden, n_hidden
+                    )
                     copy_rows(net, 0, width, d_mean, 0, n_hidden, n_batch, n_hidden)
                     copy_rows(net_square, 0, width, d_variance, 0, n_hidden, n_batch, n_hidden)
                     for x in range(size):
@@ -236,8 +238,8 @@ def backward(
                 copy_rows(d_s2, 0, n_hidden, ring_square, place, step, n_batch, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, 0, n_hidden, codes, delta, d_mean_drive)
             settle_drive(k, begin, end, n_batch, ring_square, step, 0, n_hidden, codes, epsilon, d_variance_drive)
-            settle_matrix(k, begin, end, means, unmasked, kept, ring, step, total, width)
-            settle_matrix(k, begin, end, spreads, unmasked, kept, ring_square, step, total_square, width)
+            settle_matrix(k, begin, end, means, unmasked, kept, ring, step, total, n_hidden)
+            settle_matrix(k, begin, end, spreads, unmasked, kept, ring_square, step, total_square, n_hidden)
             end = begin
         for i in range(n_hidden):
             for j in range(n_hidden):

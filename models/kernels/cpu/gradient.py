@@ -62,8 +62,8 @@ def settle_drive(k, begin, end, n_batch, ring, step, at, n_columns, codes, delta
 
 
 @compiled
-def settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width):
-    """Add ``sum_t (m_t h_{t-1})^T delta_t`` over steps begin to end to ``total`` ``[H, width]``.
+def settle_matrix(k, begin, end, states, mask, kept, ring, step, total, n_columns):
+    """Add ``sum_t (m_t h_{t-1})^T delta_t`` over steps begin to end to ``total`` ``[H, padded(n_columns)]``.
 
     Args:
         k: member.
@@ -75,7 +75,7 @@ def settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width):
         ring: error signals, see above.
         step: distance of its rows.
         total: flat, added to.
-        width: of its rows, see ``padded``.
+        n_columns: number of columns.
     """
     n_steps, n_batch, n_hidden = states.shape[1:]
     start = max(begin, 1)
@@ -91,4 +91,4 @@ def settle_matrix(k, begin, end, states, mask, kept, ring, step, total, width):
             kept[x] = mask_t[x] * before[x]
         left, left_at = kept, 0
     right_at = (start - begin) * n_batch * step
-    outer(left, left_at, n_hidden, ring, right_at, step, n_rows, total, n_hidden, width)
+    outer(left, left_at, n_hidden, ring, right_at, step, n_rows, total, n_hidden, n_columns)

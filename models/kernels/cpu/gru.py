@@ -54,7 +54,7 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
                 mask_t = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * before[x]
-            product(source, 0, n_hidden, packed, net, 0, width, n_rows, n_hidden, width)
+            product(source, 0, n_hidden, packed, net, 0, width, n_rows, n_hidden, n_gates)
             now, q = values[at : at + size], all_resets[at : at + size]
             for r in range(n_rows):
                 place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_gates
@@ -148,7 +148,7 @@ def backward(
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
-                    product(ring, following, step, packed, net, 0, width, n_batch, n_gates, width)
+                    product(ring, following, step, packed, net, 0, width, n_batch, n_gates, n_hidden)
                     copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
                     if masks.size > 0:
                         mask_t = masks[at + size : at + 2 * size]
@@ -169,7 +169,7 @@ def backward(
                 for r in range(n_batch):
                     add_row(d_biases, k * n_hidden, signal, r * n_hidden, d_biases, k * n_hidden, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, n_hidden, n_gates, codes, delta, d_drive)
-            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, wide)
+            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, n_gates)
             end = begin
         for i in range(n_hidden):
             row = total[i * wide : i * wide + n_gates]

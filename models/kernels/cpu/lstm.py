@@ -55,7 +55,7 @@ def forward(drive, codes, matrix, mask, states, gates, cells, first, last, top, 
                 mask_t, hidden = masks[slot(k, t, n_steps) * stride + top * n_hidden :][:size], values[earlier:][:size]
                 for x in range(size):
                     kept[x] = mask_t[x] * hidden[x]
-            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, width)
+            product(source, source_at, n_hidden, packed, net, 0, width, n_rows, n_hidden, n_gates)
             for r in range(n_rows):
                 place = (k * drive.shape[1] + drive_row(codes, k, t, top + r, n_batch)) * n_gates
                 for gate in range(n_blocks):
@@ -194,7 +194,7 @@ def backward(
                     d_hidden[:] = 0
                 else:
                     following = (t + 1 - begin) * n_batch * step if t + 1 < end else 0
-                    product(ring, following, step, packed, net, 0, width, n_batch, n_gates, width)
+                    product(ring, following, step, packed, net, 0, width, n_batch, n_gates, n_hidden)
                     copy_rows(net, 0, width, d_hidden, 0, n_hidden, n_batch, n_hidden)
                     if masks.size > 0:
                         mask_t = masks[at + size : at + 2 * size]
@@ -216,7 +216,7 @@ def backward(
                 for gate in range(n_blocks):
                     copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, 0, n_gates, codes, delta, d_drive)
-            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, wide)
+            settle_matrix(k, begin, end, states, mask, kept, ring, step, total, n_gates)
             end = begin
         for i in range(n_hidden):
             d_matrix[k, i] = total[i * wide : i * wide + n_gates]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from models.kernels.cpu.compiled import compiled
-from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, pointer, store
+from models.kernels.cpu.tail import dots, n_single, n_single_outer
+from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, padded, pointer, store
 
 BLOCK_SUMS, BLOCK_VECTORS = 12, 3
 """Sums that a block of the product holds in registers, beside up to 3 for a row of the matrix and 1 for a state.
@@ -22,7 +24,8 @@ Fewer would wait for each other: a multiplication and addition takes four or fiv
 def pack(matrix, at, row_step, column_step, n, n_columns, packed):
     """Lay a matrix out as ``product`` reads it: in panels of columns, each one run through memory, padded with zeros.
 
-    Rows that lie far apart, by a power of two above all, would push each other out of the first cache.
+    Rows that lie far apart, by a power of two above all, would push each other out of the first cache. Columns that are
+    summed singly come last, as ``models.kernels.cpu.tail`` reads them.
 
     Args:
         matrix: flat array whose item ``at + i * row_step + j * column_step`` is in row i and column j.
@@ -33,8 +36,8 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         n_columns: number of columns.
         packed: flat array of ``n * padded(n_columns)``, written.
     """
-    lanes = VECTOR_BYTES // packed.itemsize
-    n_vectors = (n_columns + lanes - 1) // lanes
+    lanes, single = VECTOR_BYTES // packed.itemsize, n_single(n_columns, n, packed.itemsize)
+    n_vectors = (n_columns - single + lanes - 1) // lanes
     n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
     start = 0
     for panel in range(n_panels):
@@ -51,6 +54,12 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         for i in range(n):
             packed[to + i * width + used : to + (i + 1) * width] = 0
         start = end
+    length, whole = padded(n, packed.itemsize), n // lanes * lanes
+    for j in range(single):
+        first, to = at + (n_vectors * lanes + j) * column_step, n_vectors * lanes * n + j * length
+        packed[to + whole : to + length] = 0
+        for i in range(n):
+            packed[to + (i if i < whole else length - n + i)] = matrix[first + i * row_step]
 
 
 @intrinsic(prefer_literal=True)
@@ -140,25 +149,26 @@ def _block(
 
 
 @compiled
-def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, width):
+def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, n_columns):
     """``out = left @ right`` for rows of states and one matrix, in one thread.
 
-    Every item of ``out`` is summed in the order of i, however many rows there are.
+    Every item of ``out`` is summed in the same order, however many rows there are.
 
     Args:
         left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
-        packed: ``right`` ``[n, width]`` as ``pack`` lays it out.
-        out: flat array that holds ``[n_rows, width]`` from ``out_at`` on, rows ``out_step`` items apart, written.
+        packed: ``right`` ``[n, n_columns]`` as ``pack`` lays it out.
+        out: flat array that holds ``[n_rows, padded(n_columns)]`` from ``out_at`` on, rows ``out_step`` items apart,
+            written; columns beyond ``n_columns`` become zero or stay as they are.
         out_at: see out.
         out_step: see out.
         n_rows: number of rows.
         n: length of the sums, > 0.
-        width: a multiple of the vector width, see ``padded``.
+        n_columns: number of columns.
     """
-    lanes = VECTOR_BYTES // out.itemsize
-    n_vectors = width // lanes
+    lanes, single = VECTOR_BYTES // out.itemsize, n_single(n_columns, n, out.itemsize)
+    n_vectors = (n_columns - single + lanes - 1) // lanes
     n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
     start = 0
     # A panel of the matrix stays in the first cache while all rows pass.
@@ -167,26 +177,29 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
         b, c, step = start * lanes * n, out_at + start * lanes, (end - start) * lanes
         _rows(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, out_step, n_rows, n)
         start = end
+    whole = n_vectors * lanes
+    dots(single, left, left_at, left_step, packed, whole * n, out, out_at + whole, out_step, n_rows, n)
 
 
 @compiled
-def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows, width):
+def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows, n_columns):
     """``out += left^T @ right``: sums over n rows of left and of right, in their order, in one thread.
 
     Args:
         left: flat array that holds ``[n, n_rows]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
-        right: flat array that holds ``[n, width]`` from ``right_at`` on, rows ``right_step`` items apart.
+        right: flat array that holds ``[n, padded(n_columns)]`` from ``right_at`` on, rows ``right_step`` items apart.
         right_at: see right.
         right_step: see right.
         n: length of the sums, > 0.
-        out: flat array of ``[n_rows, width]``.
+        out: flat array of ``[n_rows, padded(n_columns)]``.
         n_rows: number of rows of ``out``.
-        width: a multiple of the vector width, see ``padded``.
+        n_columns: number of columns.
     """
-    lanes = VECTOR_BYTES // out.itemsize
-    n_vectors = width // lanes
+    lanes, width = VECTOR_BYTES // out.itemsize, padded(n_columns, out.itemsize)
+    single = n_single_outer(n_columns, n_rows, out.itemsize)
+    n_vectors = (n_columns - single + lanes - 1) // lanes
     n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
     start = 0
     for panel in range(n_panels):
@@ -194,6 +207,17 @@ def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows,
         b, c = right_at + start * lanes, start * lanes
         _rows(True, end - start, left, left_at, 1, left_step, right, b, right_step, out, c, width, n_rows, n)
         start = end
+    if single > 0:
+        # Of few columns the transposed product fills vectors; the last two overlap those before them.
+        whole, length = n_vectors * lanes, padded(n_rows, out.itemsize)
+        turned, step = np.empty(single * length, out.dtype), 2 * lanes
+        for start in range(0, n_rows, step):
+            to = min(start, n_rows - step)
+            at, b = right_at + whole, left_at + to
+            _rows(False, 2, right, at, 1, right_step, left, b, left_step, turned, to, length, single, n)
+        for i in range(n_rows):
+            for j in range(single):
+                out[i * width + whole + j] += turned[j * length + i]
 
 
 @njit(inline="always")
