@@ -87,6 +87,8 @@ class Rows:
     def write(self, runs: Iterable[Told]) -> None:
         """Write what runs are told, all of it or nothing; a parameter that a run has stays as it is.
 
+        Some hundreds of them at most: SQLite takes no question of a thousand parts.
+
         Raises:
             MlflowException: MLflow's client would refuse one of the batches otherwise, a run that is not new is deleted
                 or gone, or the database fails.

@@ -163,25 +163,26 @@ def _recurrent_columns(network: Network, weights: Weights, tape: Tape) -> dict[s
     finite = blocks.isfinite().flatten(1).all(1)
     safe = torch.where(finite[:, None, None, None], blocks, 0)
     nan = torch.full_like(finite, torch.nan, dtype=blocks.dtype)
-    n_parts = min(len(os.sched_getaffinity(0)), MAX_THREADS) if matrices.is_cuda else 1
-    norm = torch.where(finite, by_parts(_norm, safe, n_parts), nan)
+    n_threads = min(len(os.sched_getaffinity(0)), MAX_THREADS) if matrices.is_cuda else 1
+    norm = torch.where(finite, of_each(_norm, safe, n_threads), nan)
     columns = {"recurrent/largest_singular_value": norm, **bound_columns(network, blocks, norm)}
     # A product of different matrices does not have their eigenvalues, and many would take longer than training.
     if blocks.shape[1] == 1:
-        columns["recurrent/spectral_radius"] = torch.where(finite, by_parts(_radius, safe, n_parts), nan)
+        columns["recurrent/spectral_radius"] = torch.where(finite, of_each(_radius, safe, n_threads), nan)
     return columns
 
 
-def by_parts(measure: Callable[[Tensor], Tensor], matrices: Tensor, n_parts: int) -> Tensor:
-    """What is measured of each member's matrices ``[K, ...]``, ``[K]``; of each part of the members by its own thread.
+def of_each(measure: Callable[[Tensor], Tensor], matrices: Tensor, n_threads: int) -> Tensor:
+    """What is measured of each member's matrices ``[K, ...]``, ``[K]``, with so many members at a time.
 
-    torch factorises one matrix after the other. No result depends on the number of parts.
+    torch factorises one matrix after the other, and LAPACK rounds differently where one begins elsewhere in memory: by
+    itself a member's begin at the same place, whoever else is in the stack.
     """
-    parts = matrices.tensor_split(min(n_parts, len(matrices)))
-    if len(parts) == 1:
-        return measure(matrices)
-    with ThreadPoolExecutor(len(parts)) as threads:
-        return torch.cat(list(threads.map(measure, parts)))
+    members = [matrices[k : k + 1] for k in range(len(matrices))]
+    if n_threads == 1:
+        return torch.cat(list(map(measure, members)))
+    with ThreadPoolExecutor(n_threads) as threads:
+        return torch.cat(list(threads.map(measure, members)))
 
 
 def _norm(matrices: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from study.seeds import stream
-from study.training.probe import by_parts, probe
+from study.training.probe import _norm, _radius, of_each, probe
 from study_tests.probe_book import N_HIDDEN, TASK, batch, init, network
 
 
@@ -28,16 +28,22 @@ def test_probe_tells_the_norm_and_radius_of_the_candidates_matrix(cell: str, can
     assert found["recurrent/largest_singular_value"] == pytest.approx(float(norm))
 
 
-@pytest.mark.parametrize("n_parts", [2, 3, 16])
-def test_matrices_are_measured_alike_in_any_number_of_parts(n_parts: int) -> None:
-    matrices = torch.randn(7, 2, N_HIDDEN, N_HIDDEN, generator=stream(1, "matrices"))
-    threads = set()
+@pytest.mark.parametrize("n_threads", [2, 3, 16])
+def test_a_members_matrices_are_measured_alike_in_any_company(n_threads: int) -> None:
+    # Of 7 x 7 numbers most matrices of a stack begin in the middle of a vector.
+    matrices = torch.randn(11, 2, 7, 7, generator=stream(1, "matrices"))
+    for measure in (_norm, _radius):
+        alone = of_each(measure, matrices, 1)
+        assert torch.equal(of_each(measure, matrices, n_threads), alone)
+        assert torch.equal(of_each(measure, matrices[3:].flip(0), n_threads).flip(0), alone[3:])
 
-    def radius(part: Tensor) -> Tensor:
-        threads.add(threading.get_ident())
-        return torch.linalg.eigvals(part).abs().amax((1, 2))
 
-    whole = by_parts(radius, matrices, 1)
-    assert threads == {threading.get_ident()}
-    assert torch.equal(by_parts(radius, matrices, n_parts), whole)
-    assert len(threads) > 1
+def test_so_many_members_are_measured_at_a_time() -> None:
+    together = threading.Barrier(3, timeout=20)
+
+    def measure(member: Tensor) -> Tensor:
+        together.wait()
+        return member.sum((1, 2))
+
+    matrices = torch.ones(6, 2, 2)
+    assert of_each(measure, matrices, 3).tolist() == [4.0] * 6

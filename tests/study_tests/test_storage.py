@@ -14,7 +14,8 @@ from sqlalchemy import event
 
 from study.errors import LonglagError, UserError
 from study.search import storage as storage_module
-from study.search.storage import enter, every_trial, one_transaction, open_storage, persist
+from study.search.rows import enter
+from study.search.storage import every_trial, one_transaction, open_storage, persist
 from study.settings import STORAGE, prepare_home, read_settings
 
 

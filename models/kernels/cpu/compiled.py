@@ -19,10 +19,10 @@ from numba import njit
 def compiled(function: Callable[..., None] | None = None, *, reassociate: bool = False) -> Any:
     """A function of arrays and numbers as machine code, which runs without holding Python's lock.
 
-    Multiplications and additions may be contracted, and sums be taken in another order if ``reassociate`` is set;
-    beside that every operation is IEEE's, non-finite numbers included. The code is kept in the user's cache folder.
-    Numba looks only at a function's own file to see whether its code is stale, so that the folder is named by the
-    content of all ``sources``.
+    Multiplications and additions may be contracted, and sums be taken in another order if ``reassociate`` is set or an
+    intrinsic says so of its own; beside that every operation is IEEE's, non-finite numbers included. The code is kept
+    in the user's cache folder. Numba looks only at a function's own file to see whether its code is stale, so that the
+    folder is named by the content of all ``sources``.
     """
     if function is None:
         return partial(compiled, reassociate=reassociate)

@@ -34,7 +34,7 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         column_step: see matrix.
         n: number of rows.
         n_columns: number of columns.
-        packed: flat array of ``n * padded(n_columns)``, written.
+        packed: flat array of ``n * padded(n_columns)``, of which as much is written as ``product`` reads.
     """
     lanes, single = VECTOR_BYTES // packed.itemsize, n_single(n_columns, n, packed.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
@@ -160,7 +160,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
         left_step: see left.
         packed: ``right`` ``[n, n_columns]`` as ``pack`` lays it out.
         out: flat array that holds ``[n_rows, padded(n_columns)]`` from ``out_at`` on, rows ``out_step`` items apart,
-            written; columns beyond ``n_columns`` become zero or stay as they are.
+            written; columns beyond ``n_columns`` become zero times what is in left, or stay as they are.
         out_at: see out.
         out_step: see out.
         n_rows: number of rows.
@@ -183,7 +183,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
 
 @compiled
 def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows, n_columns):
-    """``out += left^T @ right``: sums over n rows of left and of right, in their order, in one thread.
+    """``out += left^T @ right``: sums over n rows of left and of right, in one thread.
 
     Args:
         left: flat array that holds ``[n, n_rows]`` from ``left_at`` on, rows ``left_step`` items apart.
@@ -198,7 +198,7 @@ def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows,
         n_columns: number of columns.
     """
     lanes, width = VECTOR_BYTES // out.itemsize, padded(n_columns, out.itemsize)
-    single = n_single_outer(n_columns, n_rows, out.itemsize)
+    single = n_single_outer(n_columns, n_rows, n, out.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
     n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
     start = 0

@@ -18,6 +18,9 @@ from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, load,
 MOST = 4
 """Columns that are summed singly at most."""
 
+TURNED = 32
+"""Length of sums from which on it pays to turn a few columns' round."""
+
 REDUCTION = 6
 """What it costs to add up the items of a vector, in multiplications of vectors."""
 
@@ -27,16 +30,18 @@ def n_single(n_columns, n, item_bytes):
     """How many of a product's columns are summed one by one, for sums of length n: 0 where whole vectors cost less."""
     lanes = VECTOR_BYTES // item_bytes
     over = n_columns % lanes
-    pays = over <= MOST and n >= lanes and over * ((n + lanes - 1) // lanes + REDUCTION) < n
-    return over if pays else 0
+    # A single vector that remains would be a block of one row, which waits for its own sums.
+    apart = over <= MOST and n_columns >= 2 * lanes and n >= lanes
+    return over if apart and over * ((n + lanes - 1) // lanes + REDUCTION) < n else 0
 
 
 @compiled
-def n_single_outer(n_columns, n_rows, item_bytes):
-    """How many columns of a sum of outer products with that many rows are computed as rows instead."""
+def n_single_outer(n_columns, n_rows, n, item_bytes):
+    """How many columns of a sum of n outer products with that many rows are computed as rows instead."""
     lanes = VECTOR_BYTES // item_bytes
     over = n_columns % lanes
-    return over if over <= MOST and n_rows >= 2 * lanes else 0
+    apart = over <= MOST and n_columns >= 2 * lanes and n_rows >= 2 * lanes
+    return over if apart and n >= TURNED else 0
 
 
 @intrinsic(prefer_literal=True)
@@ -102,7 +107,7 @@ def _dots(
             whole = added(grown, row_at, builder.sub(count, constant(lanes)), builder.sub(column, constant(lanes)))
             for c, (one, more) in enumerate(zip(grown, whole, strict=True)):
                 start = ir.Constant(item, 0.0)
-                # What is not chosen may be no number.
+                # What is not chosen may be no number. In which order a vector is added up is LLVM's to choose, once.
                 total = builder.call(add_up, [start, builder.select(fresh, more, one)], fastmath=("reassoc",))
                 builder.store(total, builder.gep(outs, [builder.add(out_row, constant(c))]))
         return context.get_dummy_value()
