@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -37,11 +36,10 @@ class History:
         self._search, self._model, self._seed = search, model, seed
         self._lessons = Lessons(distributions(model), search.n_startup)
         self._points: set[bytes] = set()
-        self._open: dict[int, dict[str, Any]] = {}
         for number, trial in enumerate(trials):
             self._enter(trial)
             if trial.state.is_finished():
-                self._end(number, Verdict.of_trial(trial))
+                self._lessons.end(number, Verdict.of_trial(trial))
 
     def __len__(self) -> int:
         """Number of trials."""
@@ -61,11 +59,11 @@ class History:
 
     def settled(self, number: int) -> bool:
         """Whether a trial has ended for good."""
-        return number not in self._open
+        return not self._lessons.running(number)
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Learn how a trial has ended."""
-        self._end(number, Verdict.of_outcome(outcome))
+        self._lessons.end(number, Verdict.of_outcome(outcome))
 
     def _draw(self, sampler: BaseSampler) -> FrozenTrial:
         """A trial that a sampler draws, described whole."""
@@ -86,12 +84,8 @@ class History:
     def _enter(self, trial: FrozenTrial) -> None:
         # What has one value only is no parameter of TPE's.
         searched = {name: value for name, value in trial.params.items() if name in self._lessons.distributions}
-        self._open[len(self)] = searched
         self._points.add(_point(trial))
-        self._lessons.enter(json.loads(trial.system_attrs.get(_JOINT, "{}")) | searched)
-
-    def _end(self, number: int, verdict: Verdict) -> None:
-        self._lessons.end(number, self._open.pop(number), verdict)
+        self._lessons.enter(json.loads(trial.system_attrs.get(_JOINT, "{}")) | searched, searched)
 
 
 def _point(trial: FrozenTrial) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,8 @@ class Lessons:
         self._columns = {name: column for column, name in enumerate(self.distributions)}
         self._points = np.empty((0, len(self._columns)))
         self._n_trials = 0
-        # Numbers only ever rise, so that these are in order.
-        self._running: dict[int, None] = {}
+        # In order, for numbers only ever rise; with the columns of what was drawn but does not apply.
+        self._running: dict[int, list[int]] = {}
         self._good: list[tuple[float, float, int]] = []
         self._others: list[int] = []
 
@@ -59,22 +59,24 @@ class Lessons:
         """Number of ended trials that count."""
         return len(self._good) + len(self._others)
 
-    def enter(self, values: Mapping[str, Any]) -> None:
-        """One more trial, which runs, with the values that were drawn for it: also those that do not apply to it."""
+    def running(self, number: int) -> bool:
+        """Whether a trial has not ended."""
+        return number in self._running
+
+    def enter(self, drawn: Mapping[str, Any], applied: Collection[str]) -> None:
+        """One more trial, which runs, with all that was drawn for it: what does not apply counts until it ends."""
         if self._n_trials == len(self._points):
             more = np.empty((max(64, self._n_trials), len(self._columns)))
             self._points = np.concatenate([self._points, more])
-        self._running[self._n_trials] = None
-        self._put(self._n_trials, values)
+        self._points[self._n_trials] = np.nan
+        for name, value in drawn.items():
+            self._points[self._n_trials, self._columns[name]] = self.distributions[name].to_internal_repr(value)
+        self._running[self._n_trials] = [self._columns[name] for name in drawn if name not in applied]
         self._n_trials += 1
 
-    def end(self, number: int, values: Mapping[str, Any], verdict: Verdict) -> None:
-        """How a running trial has ended, with the values that applied; it counts instead of one that is too much.
-
-        A trial that has failed counts no more.
-        """
-        del self._running[number]
-        self._put(number, values)
+    def end(self, number: int, verdict: Verdict) -> None:
+        """How a running trial has ended; it counts instead of one that is too much, and no more if it has failed."""
+        self._points[number, self._running.pop(number)] = np.nan
         if verdict.state is TrialState.FAIL:
             return
         insort(self._good, (*verdict.rank, number))
@@ -100,8 +102,3 @@ class Lessons:
         points = self._points[np.ix_(numbers, [self._columns[name] for name in names])]
         whole = points[~np.isnan(points).any(axis=1)]
         return dict(zip(names, whole.T, strict=True))
-
-    def _put(self, number: int, values: Mapping[str, Any]) -> None:
-        self._points[number] = np.nan
-        for name, value in values.items():
-            self._points[number, self._columns[name]] = self.distributions[name].to_internal_repr(value)

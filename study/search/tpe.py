@@ -42,6 +42,7 @@ class Tpe(BaseSampler):
         self._starts = lessons.n_learned < n_startup
         self._uniform = RandomSampler(seed=seed)
         self._random = np.random.RandomState(seed)
+        self._good, self._others = lessons.split()
         self._groups = [
             {name: lessons.distributions[name] for name in sorted(group)} for group in groups(lessons.patterns())
         ]
@@ -69,7 +70,7 @@ class Tpe(BaseSampler):
     def _draw(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         good, others = (
             _ParzenEstimator(self._lessons.columns(numbers, list(space)), dict(space), _WIDTHS)
-            for numbers in self._lessons.split()
+            for numbers in (self._good, self._others)
         )
         points = good.sample(self._random, N_CANDIDATES)
         best = np.argmax(good.log_pdf(points) - others.log_pdf(points))
