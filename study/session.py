@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from study.errors import LonglagError, StoppedError, UserError, unknown_name
@@ -86,15 +86,15 @@ class Session:
                 )
         data = _checked_data(spec, header)
         check_tracking(self.tracking_uri)
-        # Ray takes seconds to import and to start.
         _go_on(stop)
-        from study.execution.cluster import connect
-        from study.execution.run import run
+        # Shipping first: it imports MLflow while Ray is imported and starts, which takes as long.
+        with Shipping(self.tracking_uri) as shipping, ExitStack() as stack:
+            from study.execution.cluster import connect
+            from study.execution.run import run
 
-        _go_on(stop)
-        device = header.device if header else spec.device
-        # Shipping first: it imports MLflow while Ray starts.
-        with Shipping(self.tracking_uri) as shipping, connect(address, n_workers, device) as cluster:
+            _go_on(stop)
+            device = header.device if header else spec.device
+            cluster = stack.enter_context(connect(address, n_workers, device))
             _go_on(stop)
             catalogue = self._catalogue(create=True)
             if header is None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import ray
-from ray._private import services
+from ray._private import services, worker
 
 from study.errors import LonglagError, UserError
 from study.plan import Device
@@ -106,6 +106,8 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
         try:
             yield
         finally:
+            # Asked to end after the others it would wait for them, and Ray a second for it.
+            worker._global_node.kill_monitor(check_alive=False)
             ray.shutdown()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import shutil
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from study.collector import imports_frozen
 from study.conductor import Conductor
 from study.execution.cluster import Cluster
 from study.execution.searcher import MAX_RESTARTS, Events, StackSearcher, Stops
@@ -70,7 +70,7 @@ def run(
         ),
     )
     try:
-        with _without_mlflow(), _imports_frozen():
+        with _without_mlflow(), imports_frozen():
             tuner.fit()
     finally:
         shutil.rmtree(cache / folder, ignore_errors=True)
@@ -99,21 +99,6 @@ def _without_mlflow() -> Iterator[None]:
     finally:
         # Whoever asks for it next is to find MLflow.
         sys.modules.pop(_MLFLOW_LOGGER, None)
-
-
-@contextmanager
-def _imports_frozen() -> Iterator[None]:
-    """Spare the garbage collector what is in memory when the body begins.
-
-    That is half a million objects, and the collector leaves old cycles alone until there are a quarter as many new
-    ones: garbage that a driver would carry to the end of any but the largest study.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _name(trial: tune.experiment.Trial) -> str:

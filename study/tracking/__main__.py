@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from study.collector import imports_frozen, sparing_imports
 from study.outcome import TrialKey
 from study.tracking.recorder import Recorder
 from study.tracking.server import preload
@@ -21,7 +22,7 @@ def main() -> None:
     line: Connection = Connection(int(sys.argv[1]))
     # What MLflow may start shall not keep the driver waiting for the end of the line.
     os.set_inheritable(line.fileno(), False)
-    with suppress(EOFError):
+    with sparing_imports(), suppress(EOFError):
         uri = line.recv()
         # What fails here fails again, and is told, when MLflow is used.
         with suppress(Exception):
@@ -32,7 +33,8 @@ def main() -> None:
         recorder = Recorder(uri, task.study)
         shipper = Shipper(task.spool, recorder, _teller(line, recorder))
         threading.Thread(target=_listen, args=(line, shipper), name="longlag-words", daemon=True).start()
-        shipper.run()
+        with imports_frozen():
+            shipper.run()
 
 
 def _teller(line: Connection, recorder: Recorder) -> Callable[[str | None], None]:
