@@ -17,7 +17,7 @@ import typer
 from study import cli_terminal
 from study.cli_query import queries
 from study.cli_terminal import err, out, session
-from study.collector import sparing_imports
+from study.collector import spare_imports
 from study.errors import LonglagError, StoppedError
 from study.lease import stopping_on_signals
 
@@ -106,11 +106,7 @@ def stop(study: str) -> None:
 
 def main() -> None:
     """Run the command line; every error is one sentence and an exit code."""
-    with sparing_imports():
-        _main()
-
-
-def _main() -> None:
+    spare_imports()
     try:
         code = app(standalone_mode=False)
         # This is what Typer makes of KeyboardInterrupt.

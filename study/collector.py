@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +11,14 @@ _EAGER, _SPARING = gc.get_threshold(), 50_000
 """New objects after which the collector looks at the young ones: as Python has it, and while packages are imported."""
 
 
-@contextmanager
-def sparing_imports() -> Iterator[None]:
-    """Spare a process that its body makes up the search of imported packages, for garbage that they do not hold.
+def spare_imports() -> None:
+    """Spare a process that begins the search of what it will import, for garbage that is not there.
 
-    That would be a fifth of the time of the imports, and, when Python ends, up to a second more.
+    That would be a fifth of the time of the imports and, when Python ends, up to a second more: what its last search
+    would free one by one the system takes back at once.
     """
     gc.set_threshold(_SPARING)
-    try:
-        yield
-    finally:
-        # What the last search would free one by one, the system takes back at once.
-        gc.freeze()
+    atexit.register(gc.freeze)
 
 
 @contextmanager

@@ -106,8 +106,9 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
         try:
             yield
         finally:
-            # Asked to end after the others it would wait for them, and Ray a second for it.
-            worker._global_node.kill_monitor(check_alive=False)
+            if (node := worker._global_node) is not None:
+                # Asked to end after the others it would look for them, and Ray would wait a second for it.
+                node.kill_monitor(check_alive=False)
             ray.shutdown()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from study.collector import imports_frozen, sparing_imports
+from study.collector import imports_frozen, spare_imports
 from study.outcome import TrialKey
 from study.tracking.recorder import Recorder
 from study.tracking.server import preload
@@ -19,10 +19,11 @@ from study.tracking.shipping import News
 
 def main() -> None:
     """Do what the driver says, and tell it how that goes."""
+    spare_imports()
     line: Connection = Connection(int(sys.argv[1]))
     # What MLflow may start shall not keep the driver waiting for the end of the line.
     os.set_inheritable(line.fileno(), False)
-    with sparing_imports(), suppress(EOFError):
+    with suppress(EOFError):
         uri = line.recv()
         # What fails here fails again, and is told, when MLflow is used.
         with suppress(Exception):
