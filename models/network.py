@@ -159,7 +159,9 @@ class Network:
         ``models.truncation.reach``. The flow that is paid for is whole, and with windows it takes a pass of its own.
         """
         drive, mask = self._noisy_drive(weights, inputs, keep, noise) if noise else self.drive(weights, inputs, keep)
-        tape = self.cell.forward(self.recurrent(weights), drive, mask)
+        # Members' parameters lie apart from one another: both passes need them together.
+        recurrent = {name: weight.contiguous() for name, weight in self.recurrent(weights).items()}
+        tape = self.cell.forward(recurrent, drive, mask)
         readout = Readout(
             weights=weights,
             states=tape.states[:, -n_read:],
@@ -169,7 +171,6 @@ class Network:
         cotangent, by_readout = readout.back(slope(readout.output()))
         if l1_states is not None:
             cotangent = _with_l1(cotangent, tape.states, l1_states)
-        recurrent = self.recurrent(weights)
         gradients: Gradients
         if penalty is None:
             gradients = self.cell.gradients(recurrent, tape, mask, cotangent, window)

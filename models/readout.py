@@ -43,7 +43,7 @@ class Readout:
         matrix = self.weights["readout"]
         d_mean, *d_variance = torch.split(d_output, matrix.shape[-1], dim=-1)
         cotangent = _times(linear(d_mean, matrix.mT), self.gain)
-        by_matrix = self._kept().flatten(1, 2).mT @ d_mean.flatten(1, 2)
+        by_matrix = torch.bmm(self._kept().flatten(1, 2).mT, d_mean.flatten(1, 2))
         if self.variance is not None:
             by_square = self._spread(self.variance).flatten(1, 2).mT @ d_variance[0].flatten(1, 2)
             by_matrix.addcmul_(by_square, matrix, value=2)

@@ -49,10 +49,10 @@ class Softmax(Readout):
     def loss_and_slope(self, targets: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """By the closed form ``(softmax(o) - one-hot target) / n``, n the number of a member's answers."""
         targets = targets.expand(output.shape[:-1]).unsqueeze(-1)
+        n_answers = output.shape[1] * output.shape[2]
         log_p = output.log_softmax(-1)
-        loss = -log_p.gather(-1, targets).mean((1, 2, 3))
-        slope = log_p.exp_().scatter_add_(-1, targets, -torch.ones_like(targets, dtype=output.dtype))
-        return loss, slope.div_(targets[0].numel())
+        loss = log_p.gather(-1, targets).sum((1, 2, 3)).div_(-n_answers)
+        return loss, log_p.exp_().scatter_(-1, targets, -1.0, reduce="add").div_(n_answers)
 
     def expected_loss(self, targets: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """Expected cross entropy in nats per answer: ``[K]``."""

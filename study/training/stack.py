@@ -93,8 +93,7 @@ class Stack:
         losses = self.flat.new_empty(n_updates, len(self.members), dtype=torch.float64)
         norms = torch.empty_like(losses)
         found: dict[str, Tensor] = {}
-        for step in range(n_updates):
-            batch, noise = self.feed.draw(self.n_updates, self.members)
+        for step, (batch, noise) in enumerate(self.feed.draws(self.n_updates, n_updates, self.members)):
             reported = step == n_updates - 1
             if self._recorder is None:
                 found = self._update(batch, noise, reported=reported)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, Optimizer
 from models.dropout import Keep, Noise
 from models.network import Network
 from study.plan import Hyperparameters, Member
+from study.training import feed
 from study.training.rule import EPSILON
 from study.training.stack import Stack
 from study.training.start import first_parameters
@@ -124,6 +125,25 @@ def test_updates_see_sequences_and_masks_of_their_own() -> None:
     assert not torch.equal(one.inputs, other.inputs)
     for name in ("inputs", "recurrent", "outputs", "symbols"):
         assert not torch.equal(getattr(first, name), getattr(second, name)), name
+
+
+@pytest.mark.parametrize("n_items", [0, 60, 150, 10**6])
+@pytest.mark.parametrize("dropout", ["none", "dropout"])
+def test_what_is_drawn_ahead_is_what_each_update_would_draw(
+    dropout: str, n_items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "AHEAD_ITEMS", n_items)
+    stack = Stack(stack_book.plan("elman_tanh", dropout))
+    alone = [stack.feed.draw(n, stack.members) for n in range(3, 3 + N_UPDATES)]
+    # Lengths are mixed, and so is how many updates are drawn at a time.
+    assert len({batch.inputs.shape for batch, _ in alone}) > 1
+    together = list(stack.feed.draws(3, N_UPDATES, stack.members))
+    assert len(together) == N_UPDATES
+    for (batch, noise), (other, other_noise) in zip(alone, together, strict=True):
+        torch.testing.assert_close(asdict(other), asdict(batch), rtol=0, atol=0)
+        assert (noise is None) == (other_noise is None) == (dropout == "none")
+        if noise is not None and other_noise is not None:
+            torch.testing.assert_close(other_noise.recurrent, noise.recurrent, rtol=0, atol=0)
 
 
 def test_members_are_measured_with_their_own_rates() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.drive import Drive
 from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru, rule
-from models.kernels.cpu.threads import over_members, over_rows
+from models.kernels.cpu.threads import Array, over_members, over_rows
 
 
 def new_gates(states: Tensor, n_gates: int) -> Tensor:
@@ -23,7 +26,7 @@ def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, 
 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
-    held = (*_table(drive), matrices, _or_empty(mask, states), states.new_empty(0, 0))
+    held = (*_table(drive), matrices, _or_empty(mask, states), _nothing(2, states.dtype))
     over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
 
 
@@ -57,9 +60,9 @@ def untied_backward(
     d_matrices: Tensor,
 ) -> None:
     """See ``Kernels``."""
-    none = states.new_empty(0, 0)
-    held = (states, states, matrices, _or_empty(mask, states), none, *_errors(cotangent, window, codes))
-    over_members(elman.backward, len(states), kind, *held, delta, d_drive, d_matrices)
+    held = (states, states, matrices, _or_empty(mask, states), _nothing(2, states.dtype))
+    errors = _errors(cotangent, window, codes)
+    over_members(elman.backward, len(states), kind, *held, *errors, delta, d_drive, d_matrices)
 
 
 def leaky_forward(
@@ -246,16 +249,18 @@ def apply_rule(
     epsilon: float,
 ) -> None:
     """See ``Kernels``."""
-    over_members(rule.norms, len(weights), gradient, norm)
     held = (weights, gradient, velocity, square, coefficients, roles, norm, int(n_updates), epsilon)
     over_members(rule.update, len(weights), *held)
 
 
-def _errors(cotangent: Tensor, window: Tensor | None, codes: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _errors(cotangent: Tensor, window: Tensor | None, codes: Tensor | None) -> tuple[Array, Array, Array]:
     """Where errors arise, the windows in which they flow back, without end if there are none, and the codes."""
-    if window is None:
-        window = torch.full((len(cotangent),), torch.iinfo(torch.int64).max)
-    return cotangent, window, _codes(codes)
+    return cotangent, _endless(len(cotangent)) if window is None else window, _codes(codes)
+
+
+@cache
+def _endless(n_members: int) -> Array:
+    return np.full(n_members, np.iinfo(np.int64).max)
 
 
 def _grid(states: Tensor) -> tuple[int, int]:
@@ -263,19 +268,26 @@ def _grid(states: Tensor) -> tuple[int, int]:
     return states.shape[0], states.shape[2]
 
 
-def _table(drive: Drive) -> tuple[Tensor, ...]:
+def _table(drive: Drive) -> tuple[Array, ...]:
     """The parts, each ``[K, N, G*H]``, and the codes."""
     parts = drive.parts if drive.codes is not None else tuple(part.flatten(1, 2) for part in drive.parts)
     return *parts, _codes(drive.codes)
 
 
-def _codes(codes: Tensor | None) -> Tensor:
-    """Codes ``[1 or K, T, B]``, or the empty ones that stand for none: the compiled code takes arrays only."""
+def _codes(codes: Tensor | None) -> Array:
+    """Codes ``[1 or K, T, B]``, or the empty ones that stand for none."""
     if codes is None:
-        return torch.empty(0, 0, 0, dtype=torch.int64)
+        return _nothing(3, torch.int64)
     return (codes if codes.ndim == 3 else codes[None]).contiguous()
 
 
-def _or_empty(part: Tensor | None, like: Tensor) -> Tensor:
+def _or_empty(part: Tensor | None, like: Tensor) -> Array:
     """A part ``[K, T, B, H]``, or the empty one that stands for none."""
-    return like.new_empty(0, 0, 0, 0) if part is None else part
+    return _nothing(4, like.dtype) if part is None else part
+
+
+@cache
+def _nothing(n_axes: int, dtype: torch.dtype) -> Array:
+    """What stands for nothing: the compiled code takes arrays only."""
+    array: Array = torch.empty((0,) * n_axes, dtype=dtype).numpy()
+    return array

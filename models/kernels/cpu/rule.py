@@ -24,7 +24,7 @@ from models.kernels.cpu.compiled import compiled
 
 
 @compiled(reassociate=True)
-def norms(gradient, norm, first, last):
+def _norms(gradient, norm, first, last):
     """2-norm of each row of ``gradient`` ``[K, P]`` into ``norm`` ``[K]``, float64; summed in float64.
 
     Args:
@@ -74,13 +74,14 @@ def update(weights, gradient, velocity, square, coefficients, roles, norm, n, ep
         square: ``[K, P]``, updated where the rule is adaptive.
         coefficients: ``[K, N_COEFFICIENTS]``, float64.
         roles: of the parameters, ``[P]``.
-        norm: of the gradient, ``[K]``.
+        norm: of the gradient before clipping, ``[K]``, float64, written.
         n: number of this update, counted from 1.
         epsilon: added to the root mean square.
         first: first member.
         last: one past the last member.
     """
     kind = weights.dtype.type
+    _norms(gradient, norm, first, last)
     for k in range(first, last):
         own = coefficients[k]
         scale64 = own[CLIP_NORM] / norm[k]

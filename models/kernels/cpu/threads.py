@@ -6,11 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise, product
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Argument = Tensor | int | float
+Array = Tensor | NDArray[Any]
+"""What compiled code takes as an array of NumPy's."""
+
+Argument = Array | int | float
 
 
 def over_members(kernel: Callable[..., None], n_members: int, *arguments: Argument) -> None:
