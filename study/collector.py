@@ -7,12 +7,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_EAGER, _SPARING = gc.get_threshold(), 50_000
-"""New objects after which the collector looks at the young ones: as Python has it, and while packages are imported."""
+_USUAL, _SPARING = gc.get_threshold(), 50_000
+"""When the collector looks at young objects: as the process had it, and after how many new ones while it imports."""
 
 
 def spare_imports() -> None:
-    """Spare a process that begins the search of what it will import, for garbage that is not there.
+    """Spare a process that begins the search of what it will import, of which hardly anything is garbage.
 
     That would be a fifth of the time of the imports and, when Python ends, up to a second more: what its last search
     would free one by one the system takes back at once.
@@ -23,16 +23,18 @@ def spare_imports() -> None:
 
 @contextmanager
 def imports_frozen() -> Iterator[None]:
-    """Spare the collector what is in memory when the body begins; in the body it is as eager as usual.
+    """Spare the collector what is in memory when the body begins, one body at a time.
 
     The collector leaves old cycles alone until there are a quarter as many new ones: garbage that a driver would carry
     to the end of any but the largest study. And each of MLflow's rows is many objects, so that it would look through
-    all that was imported time and again, for a fifth of the time that the rows themselves take.
+    all that was imported time and again, for a fifth of the time that the rows themselves take. What is left it looks
+    at as often as it did before ``spare_imports``.
     """
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(*_EAGER)
     try:
+        if before[0] == _SPARING:
+            gc.set_threshold(*_USUAL)
         yield
     finally:
         gc.set_threshold(*before)

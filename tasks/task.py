@@ -65,8 +65,8 @@ class Problem(ABC):
     def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
         """Draw ``n_sequences`` sequences of ``length`` steps to train on, on the generator's device.
 
-        The batch is a function of the generator's state and the arguments alone. Raises ValueError if ``length`` is
-        below ``shortest_length``.
+        The batch is a function of the generator's state and the arguments alone, and its tensors are its own: batches
+        are drawn before the updates that they are for. Raises ValueError if ``length`` is below ``shortest_length``.
         """
 
     @abstractmethod

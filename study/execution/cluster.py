@@ -106,10 +106,12 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
         try:
             yield
         finally:
-            if (node := worker._global_node) is not None:
-                # Asked to end after the others it would look for them, and Ray would wait a second for it.
-                node.kill_monitor(check_alive=False)
-            ray.shutdown()
+            try:
+                if (node := worker._global_node) is not None:
+                    # Asked to end after the others it would look for them, and Ray would wait a second for it.
+                    node.kill_monitor(check_alive=False)
+            finally:
+                ray.shutdown()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from study.seeds import derive, stream
 from tasks import Batch, Problem
 
 AHEAD_ITEMS = 2**15
-"""Inputs that may be drawn before their updates: 256 KiB of symbols."""
+"""Inputs and targets after which no further batch is drawn before its update: 256 KiB of symbols."""
 
 
 class Feed:
@@ -38,19 +38,21 @@ class Feed:
         return self._training.shortest + derive(self._seed, "length", update) % span
 
     def draws(self, first: int, n_updates: int, members: Sequence[Member]) -> Iterator[tuple[Batch, Noise | None]]:
-        """What ``draw`` gives for updates in a row, that of a few updates drawn at a time.
+        """What ``draw`` gives for updates in a row; small batches without noise are drawn several at a time.
 
         A sampler's many small steps take half as long after one another as after an update, whose passes leave nothing
         of their code in the caches.
         """
-        update, end = first, first + n_updates
-        while update < end:
-            drawn = [self.draw(update, members)]
-            batch, noise = drawn[0]
-            n_ahead = AHEAD_ITEMS // batch.inputs.numel() if noise is None else 0
-            drawn += [self.draw(one, members) for one in range(update + 1, min(update + n_ahead, end))]
-            yield from drawn
-            update += len(drawn)
+        drawn: list[tuple[Batch, Noise | None]] = []
+        n_items = 0
+        for update in range(first, first + n_updates):
+            batch, noise = self.draw(update, members)
+            drawn.append((batch, noise))
+            n_items += batch.inputs.numel() + batch.targets.numel()
+            if noise is not None or n_items >= AHEAD_ITEMS:
+                yield from drawn
+                drawn, n_items = [], 0
+        yield from drawn
 
     def draw(self, update: int, members: Sequence[Member]) -> tuple[Batch, Noise | None]:
         """Batch and noise of an update; noise is None unless the dropout kind draws masks."""

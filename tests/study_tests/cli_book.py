@@ -17,6 +17,8 @@ def caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     """Run a command line in this process; returns exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    # This process does not begin here.
+    monkeypatch.setattr(cli, "spare_imports", lambda: None)
 
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["longlag", *words])

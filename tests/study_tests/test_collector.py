@@ -59,11 +59,48 @@ def test_what_is_imported_is_not_searched_and_what_comes_later_is() -> None:
     assert before() is None
 
 
-def test_while_imports_are_frozen_the_collector_is_as_eager_as_python_has_it() -> None:
-    usual = subprocess.run(
-        [sys.executable, "-c", "import gc; print(gc.get_threshold())"], capture_output=True, text=True, check=True
+BEGIN = {
+    "the command line": "sys.argv = ['longlag', '--version']\nfrom study.cli import main",
+    "what carries entries to MLflow": "\n".join(
+        (
+            "from multiprocessing import Pipe",
+            "ours, theirs = Pipe()",
+            "ours.close()",
+            "sys.argv = ['', str(os.dup(theirs.fileno()))]",
+            "from study.tracking.__main__ import main",
+        )
+    ),
+}
+"""Programs that are about to begin: a command, and a process that is told nothing."""
+
+
+@pytest.mark.parametrize("begin", BEGIN.values(), ids=list(BEGIN))
+def test_a_process_of_ours_is_spared(begin: str) -> None:
+    # What is registered first comes last.
+    look = (
+        "import atexit, gc, os, sys\natexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 0))\n"
     )
+    ended = subprocess.run([sys.executable, "-c", f"{look}{begin}\nmain()"], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "50000 True"
+    assert not ended.stderr
+
+
+def test_while_imports_are_frozen_the_collector_is_as_eager_as_before_they_were_spared() -> None:
+    program = (
+        "import gc\n"
+        "before = gc.get_threshold()\n"
+        "from study.collector import imports_frozen, spare_imports\n"
+        "spare_imports()\n"
+        "spared = gc.get_threshold()\n"
+        "with imports_frozen():\n"
+        "    assert gc.get_threshold() == before != spared\n"
+        "assert gc.get_threshold() == spared\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_process_that_has_thresholds_of_its_own_keeps_them() -> None:
     gc.set_threshold(10**6, 3, 2)
     with imports_frozen():
-        assert str(gc.get_threshold()) == usual.stdout.strip()
+        assert gc.get_threshold() == (10**6, 3, 2)
     assert gc.get_threshold() == (10**6, 3, 2)

@@ -1,4 +1,4 @@
-"""What a run of Tune spares the driver."""
+"""What a run of Tune spares the driver, and how Ray begins and ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +45,21 @@ def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
     # Ray's session, its clock and pid as long as they get, and its longest socket.
     socket = places[0] / "session_2026-01-01_00-00-00_000000_4194304" / "sockets" / "plasma_store"
     assert len(str(socket)) <= 107
+
+
+def test_rays_autoscaler_ends_before_ray_and_ray_whatever_becomes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def kill_monitor(*, check_alive: bool) -> None:
+        ended.append("monitor")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: None)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: ended.append("ray"))
+    monkeypatch.setattr(cluster.worker, "_global_node", SimpleNamespace(kill_monitor=kill_monitor))
+    with pytest.raises(KeyboardInterrupt), cluster._embedded(1):
+        pass
+    assert ended == ["monitor", "ray"]
 
 
 def test_rays_folder_of_a_process_that_was_killed_is_removed_by_the_next(

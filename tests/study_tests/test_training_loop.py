@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pytest
@@ -127,23 +127,39 @@ def test_updates_see_sequences_and_masks_of_their_own() -> None:
         assert not torch.equal(getattr(first, name), getattr(second, name)), name
 
 
-@pytest.mark.parametrize("n_items", [0, 60, 150, 10**6])
-@pytest.mark.parametrize("dropout", ["none", "dropout"])
-def test_what_is_drawn_ahead_is_what_each_update_would_draw(
-    dropout: str, n_items: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("dropout", "n_items"), [("none", 0), ("none", 150), ("none", 10**6), ("dropout", 10**6)])
+@pytest.mark.parametrize("batches", ["shared", "own"])
+def test_what_is_drawn_ahead_is_what_each_update_would_draw_and_bounded(
+    batches: str, dropout: str, n_items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "AHEAD_ITEMS", n_items)
-    stack = Stack(stack_book.plan("elman_tanh", dropout))
+    stack = Stack(stack_book.plan("elman_tanh", dropout, batches))
     alone = [stack.feed.draw(n, stack.members) for n in range(3, 3 + N_UPDATES)]
+    sizes = [batch.inputs.numel() + batch.targets.numel() for batch, _ in alone]
     # Lengths are mixed, and so is how many updates are drawn at a time.
-    assert len({batch.inputs.shape for batch, _ in alone}) > 1
-    together = list(stack.feed.draws(3, N_UPDATES, stack.members))
-    assert len(together) == N_UPDATES
-    for (batch, noise), (other, other_noise) in zip(alone, together, strict=True):
-        torch.testing.assert_close(asdict(other), asdict(batch), rtol=0, atol=0)
-        assert (noise is None) == (other_noise is None) == (dropout == "none")
-        if noise is not None and other_noise is not None:
-            torch.testing.assert_close(other_noise.recurrent, noise.recurrent, rtol=0, atol=0)
+    assert len(set(sizes)) > 1
+    draw, drawn, groups = stack.feed.draw, list[int](), set[int]()
+
+    def spy(update: int, members: Sequence[Member]) -> tuple[Batch, Noise | None]:
+        drawn.append(update)
+        return draw(update, members)
+
+    monkeypatch.setattr(stack.feed, "draw", spy)
+    for n, (batch, noise) in enumerate(stack.feed.draws(3, N_UPDATES, stack.members)):
+        assert drawn[n] == 3 + n
+        waiting = sizes[n : len(drawn)]
+        assert sum(waiting[:-1]) < max(n_items, 1)
+        groups.add(len(drawn))
+        torch.testing.assert_close(asdict(batch), asdict(alone[n][0]), rtol=0, atol=0)
+        torch.testing.assert_close(noise and asdict(noise), alone[n][1] and asdict(alone[n][1]), rtol=0, atol=0)
+    assert len(drawn) == N_UPDATES
+    if dropout == "dropout" or n_items == 0:
+        assert len(groups) == N_UPDATES
+    elif n_items > sum(sizes):
+        assert len(groups) == 1
+    elif n_items > max(sizes):
+        # No group is of one.
+        assert 1 < len(groups) <= N_UPDATES / 2
 
 
 def test_members_are_measured_with_their_own_rates() -> None:

@@ -111,6 +111,15 @@ def test_sample_is_a_function_of_the_generator(task: Task) -> None:
 
 
 @every_task
+def test_sample_leaves_what_it_gave_before_alone(task: Task) -> None:
+    batch = draw(task, 9, 30, seed=1)
+    inputs, targets = batch.inputs.clone(), batch.targets.clone()
+    draw(task, 9, 30, seed=2)
+    assert torch.equal(batch.inputs, inputs)
+    assert torch.equal(batch.targets, targets)
+
+
+@every_task
 def test_sample_leaves_torchs_global_generator_alone(task: Task) -> None:
     before = torch.get_rng_state()
     draw(task, 9, 30)
