@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -52,6 +53,7 @@ def throughput() -> Section:
     rows = []
     # Evaluated at the end only, no trial of ours ends early for having solved the ladder: both make the same updates.
     for cell, every in (("elman_tanh", 500), ("lstm", 500), ("lstm", N_UPDATES)):
+        _compile(cell)
         ours = launch(_spec(cell, N_OURS, N_UPDATES, evaluate_every=every), N_WORKERS)
         studies = [("longlag", N_OURS, ours.n_updates, ours.wall_s)]
         for label, option in (("Tune's defaults", "defaults"), ("reuse_actors", "reuse")):
@@ -88,6 +90,7 @@ def overhead() -> Section:
     """Where the worker seconds of a study go."""
     rows = []
     for cell in ("elman_tanh", "lstm"):
+        _compile(cell)
         run = launch(_spec(cell, 4 * N_OURS, N_UPDATES), N_WORKERS)
         whole = N_WORKERS * run.wall_s
         spent = {name: run.seconds[name] / whole for name in ("training", "evaluation", "error_flow", "tracking")}
@@ -116,6 +119,7 @@ def overhead() -> Section:
 def growth() -> Section:
     """What a further trial costs, and the driver's memory, in ever larger studies of short trials."""
     rows = []
+    _compile("elman_tanh")
     for stack_size, n_workers in ((8, 1), (8, 2), (256, 1)):
         numbers = GROWTH[stack_size]
         specs = {n: _spec("elman_tanh", n, 100, n_hidden=16, length=20, stack_size=stack_size) for n in numbers}
@@ -139,6 +143,12 @@ def growth() -> Section:
         "than a minute; medians of three but in the largest studies. A further trial is one beyond those "
         "of the row above, so that no start is counted.",
     )
+
+
+@cache
+def _compile(cell: str) -> None:
+    """Have a cell's kernels compiled, lest the first study after an installation tell of that."""
+    launch(_spec(cell, 1, 20), 1)
 
 
 def launch(spec: dict[str, object], n_workers: int) -> Run:
