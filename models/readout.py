@@ -45,7 +45,7 @@ class Readout:
         cotangent = _times(linear(d_mean, matrix.mT), self.gain)
         by_matrix = torch.bmm(self._kept().flatten(1, 2).mT, d_mean.flatten(1, 2))
         if self.variance is not None:
-            by_square = self._spread(self.variance).flatten(1, 2).mT @ d_variance[0].flatten(1, 2)
+            by_square = torch.bmm(self._spread(self.variance).flatten(1, 2).mT, d_variance[0].flatten(1, 2))
             by_matrix.addcmul_(by_square, matrix, value=2)
             by_variance = _times(linear(d_variance[0], matrix.square().mT), self.gain)
             p_keep = 1 if self.gain is None else self.gain

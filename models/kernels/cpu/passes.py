@@ -27,7 +27,7 @@ def elman_forward(kind: int, drive: Drive, matrix: Tensor, mask: Tensor | None, 
 def untied_forward(kind: int, drive: Drive, matrices: Tensor, mask: Tensor | None, states: Tensor) -> None:
     """See ``Kernels``."""
     held = (*_table(drive), matrices, _or_empty(mask, states), _nothing(2, states.dtype))
-    over_rows(elman.forward, *_grid(states), kind, *held, states, _or_empty(None, states))
+    over_rows(elman.forward, *_grid(states), kind, *held, states, _nothing(4, states.dtype))
 
 
 def elman_backward(
