@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.drive import Drive
-from models.linear import linear
+from models.linear import linear, linear_back
 
 
 def project(inputs: Tensor, matrix: Tensor, bias: Tensor | None) -> Drive:
@@ -32,9 +32,8 @@ def collect(inputs: Tensor, mask: Tensor | None, flow: Tensor) -> tuple[Tensor, 
     """
     if is_code(inputs):
         return flow, flow.sum(1)
-    values = (inputs if mask is None else inputs * mask).to(flow.dtype).flatten(-3, -2)
-    delta = flow.flatten(1, 2)
-    return values.mT @ delta, delta.sum(1)
+    values = (inputs if mask is None else inputs * mask).to(flow.dtype)
+    return linear_back(values, flow)
 
 
 def is_code(inputs: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.cell import Weights
-from models.linear import linear
+from models.linear import linear, linear_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,14 @@ class Readout:
         matrix = self.weights["readout"]
         d_mean, *d_variance = torch.split(d_output, matrix.shape[-1], dim=-1)
         cotangent = _times(linear(d_mean, matrix.mT), self.gain)
-        by_matrix = torch.bmm(self._kept().flatten(1, 2).mT, d_mean.flatten(1, 2))
+        by_matrix, by_bias = linear_back(self._kept(), d_mean)
         if self.variance is not None:
-            by_square = torch.bmm(self._spread(self.variance).flatten(1, 2).mT, d_variance[0].flatten(1, 2))
+            by_square, _ = linear_back(self._spread(self.variance), d_variance[0])
             by_matrix.addcmul_(by_square, matrix, value=2)
             by_variance = _times(linear(d_variance[0], matrix.square().mT), self.gain)
             p_keep = 1 if self.gain is None else self.gain
             cotangent = torch.cat((cotangent + 2 * (1 - p_keep) * self.states * by_variance, by_variance), dim=-1)
-        return cotangent, {"readout": by_matrix, "readout_bias": d_mean.sum((1, 2))}
+        return cotangent, {"readout": by_matrix, "readout_bias": by_bias}
 
     def _kept(self) -> Tensor:
         return _times(self.states, self.gain)

@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from tasks.logistic import logistic
+
 WEIGHTS = (
     *(0.003246343272134, 0.051517477033972, 0.195077912673858, 0.315569823632818),
     *(0.274149576158423, 0.131076880695470, 0.027912418727972, 0.001449567805354),
@@ -33,7 +35,7 @@ def logistic_moments(mu: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
     Source: Wang & Manning 2013 (the mean). Differs: the variance, theirs does not vanish with s2. Both are those of the
     networks' logistic units.
     """
-    mean = (mu * (1 + math.pi / 8 * s2).rsqrt()).sigmoid()
+    mean = logistic(mu * (1 + math.pi / 8 * s2).rsqrt())
     slope = mean * (1 - mean)
     return mean, slope * (1 - (1 + 2 * slope * s2).rsqrt())
 
@@ -87,9 +89,10 @@ def _log_of_sum(a: Tensor, spread_a: Tensor, b: Tensor, spread_b: Tensor) -> tup
     gap = (a - b).unsqueeze(-1)
     wide = ((spread_a + spread_b).unsqueeze(-1) + narrow.square()).sqrt()
     distance = gap.abs()
-    excess = (wide * _overshoot(distance / wide) - narrow * _overshoot(distance / narrow)) @ weights
-    share = _beyond(-gap / wide) @ weights
-    slope = (_density(gap / wide) / wide) @ weights
+    # Not as products with a vector: BLAS rounds a row by what other rows there are.
+    excess = ((wide * _overshoot(distance / wide) - narrow * _overshoot(distance / narrow)) * weights).sum(-1)
+    share = (_beyond(-gap / wide) * weights).sum(-1)
+    slope = (_density(gap / wide) / wide * weights).sum(-1)
     spread = share.square() * spread_a + (1 - share).square() * spread_b
     return torch.logaddexp(a, b) + excess, spread + (slope * (spread_a + spread_b)).square() / 2
 

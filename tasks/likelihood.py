@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tasks.expectation import expected_cross_entropy, expected_softplus
+from tasks.logistic import logistic
 
 
 def class_losses(output: Tensor, targets: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def note_losses(output: Tensor, targets: Tensor) -> Tensor:
 
 def note_slopes(output: Tensor, targets: Tensor) -> Tensor:
     """Gradient of ``note_losses`` by each output: ``sigma(y) - n``, ``[K, R, B, n_out]``."""
-    return torch.where(targets.isnan(), 0, output.sigmoid() - targets)
+    return torch.where(targets.isnan(), 0, logistic(output) - targets)
 
 
 def note_expected(mean: Tensor, variance: Tensor, targets: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from tasks.expectation import expected_cross_entropy, logistic_moments
+from tasks.logistic import logistic
 
 CERTAIN = 100.0
 """Raw output for the right class, and minus that for the others: 1 and 0 after softmax or logistic, in float32."""
@@ -71,11 +72,11 @@ class Logistic(Readout):
 
     def loss(self, targets: Tensor, output: Tensor) -> Tensor:
         """Half the squared error, summed over the units of an answer: ``[K]``."""
-        return (output.sigmoid() - _units(targets, output)).square().sum(-1).mean((-2, -1)) / 2
+        return (logistic(output) - _units(targets, output)).square().sum(-1).mean((-2, -1)) / 2
 
     def loss_and_slope(self, targets: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """By the closed form ``(f - target) f (1 - f) / n``, n the number of a member's answers."""
-        unit = output.sigmoid()
+        unit = logistic(output)
         error = unit - _units(targets, output)
         n_answers = output.shape[1] * output.shape[2]
         # A norm needs no second array of the errors' size.
@@ -96,7 +97,7 @@ class LogisticWithin(Logistic):
 
     def wrong(self, targets: Tensor, output: Tensor) -> Tensor:
         """Any unit's absolute error is not below the tolerance: bool ``[K, R, B]``."""
-        return ~((output.sigmoid() - _units(targets, output)).abs() < self._tolerance).all(-1)
+        return ~((logistic(output) - _units(targets, output)).abs() < self._tolerance).all(-1)
 
 
 class LogisticRanked(Logistic):

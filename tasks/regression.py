@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tasks.expectation import logistic_moments
+from tasks.logistic import logistic
 from tasks.task import Batch, Task
 
 
@@ -47,7 +48,7 @@ class Regression(Task):
 
     def _unit(self, output: Tensor) -> Tensor:
         """What the output unit makes of a raw output."""
-        return output.sigmoid() if self.logistic else output
+        return logistic(output) if self.logistic else output
 
     def _raw(self, answer: Tensor) -> Tensor:
         """The raw output that the output unit turns into an answer."""

@@ -21,5 +21,9 @@ def loss_and_slope(task: Problem, batch: Batch, output: Tensor, averaged: Tensor
     if averaged is None:
         return task.loss_and_slope(batch, output)
     mean, variance = output.chunk(2, dim=-1)
-    loss, by_mean, by_variance = task.expected_loss_and_slopes(batch, mean, averaged * variance)
-    return loss, torch.cat((by_mean, averaged * by_variance), dim=-1)
+    expected, by_mean, by_variance = task.expected_loss_and_slopes(batch, mean, averaged * variance)
+    # Without variance the expected loss is the loss, but not to the last bit.
+    plain, slope = task.loss_and_slope(batch, mean)
+    chosen = averaged > 0
+    loss = torch.where(chosen.flatten(), expected, plain)
+    return loss, torch.cat((torch.where(chosen, by_mean, slope), torch.where(chosen, by_variance, 0)), dim=-1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.cell import Cell, Flow, Tape, Weights
-from models.linear import linear
+from models.linear import linear, linear_back
 from models.network import Penalty
 from study.plan import Hyperparameters
 
@@ -184,4 +184,4 @@ def _through(matrix: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:
 def _by_matrix(d_through: Tensor, delta: Tensor, mask: Tensor | None) -> Tensor:
     """Gradient by W of what depends on ``_through``, whose gradient is ``d_through``."""
     d_through = d_through if mask is None else d_through * mask
-    return d_through.flatten(1, 2).mT @ delta.flatten(1, 2)
+    return linear_back(d_through, delta)[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import CELLS, FAST_CELLS
+from study.plan import StackPlan
 from study.training import stack as stack_module
 from study.training.stack import Stack
 from study_tests.stack_book import MIXED, PAYING, charged, plan
@@ -23,16 +24,36 @@ def kinds() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("cell", "dropout"), kinds())
 @pytest.mark.parametrize("batches", ["shared", "own"])
-def test_train_gives_each_member_its_trajectory_alone(cell: str, dropout: str, batches: str) -> None:
-    whole = plan(cell, dropout, batches)
-    together = Stack(whole, dtype=torch.float64)
-    losses = together.train(20)
-    for k, member in enumerate(whole.members):
-        alone = Stack(replace(whole, members=(member,)), dtype=torch.float64)
-        loss = alone.train(20)[0]
-        # In float64 only the order of sums may differ; twenty updates amplify it.
-        torch.testing.assert_close(together.flat[k], alone.flat[0], rtol=1e-9, atol=1e-11)
-        assert losses[k].loss == pytest.approx(loss.loss, rel=1e-9)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_train_gives_each_member_its_trajectory_alone_to_the_last_bit(
+    dtype: torch.dtype, cell: str, dropout: str, batches: str
+) -> None:
+    # In single precision torch's exponential rounds a matrix by how many others there are.
+    inexact = cell == "orthogonal_tanh" and dtype is torch.float32
+    alone_and_together(plan(cell, dropout, batches), dtype, tolerance=1e-4 if inexact else 0.0)
+
+
+# One output unit; a logistic one, of values; many answers; several logistic units; classes.
+@pytest.mark.parametrize("task", ["adding", "two_sequence", "embedded_reber", "very_long_lag", "memorisation"])
+@pytest.mark.parametrize(("cell", "dropout"), [("elman_tanh", "fast"), ("gru", "dropout"), ("lstm", "none")])
+@pytest.mark.parametrize(("n_hidden", "n_sequences"), [(5, 7), (24, 1), (50, 20)])
+def test_train_gives_each_member_its_trajectory_alone_whatever_the_task_and_the_sizes(
+    n_hidden: int, n_sequences: int, cell: str, dropout: str, task: str
+) -> None:
+    whole = plan(cell, dropout, task=task)
+    training = replace(whole.training, batch_size=n_sequences, shortest=12, longest=25, ladder=(25,))
+    alone_and_together(replace(whole, n_hidden=n_hidden, training=training), torch.float32)
+
+
+def alone_and_together(whole: StackPlan, dtype: torch.dtype, tolerance: float = 0.0) -> None:
+    together = Stack(whole, dtype=dtype)
+    intervals = together.train(8)
+    for some in ([0], [3], [1, 4]):
+        alone = Stack(whole, members=[whole.members[k] for k in some], dtype=dtype)
+        losses = [interval.loss for interval in alone.train(8)]
+        assert losses == pytest.approx([intervals[k].loss for k in some], rel=tolerance, abs=tolerance)
+        torch.testing.assert_close(alone.flat, together.flat[some], rtol=tolerance, atol=tolerance)
+        assert alone.evaluate("test", 50, range(len(some))) == together.evaluate("test", 50, some)
 
 
 @pytest.mark.parametrize("task", ["temporal_order", "adding"])
@@ -46,19 +67,8 @@ def test_train_in_groups_of_members_is_training_them_together(
     together, parted = Stack(whole, dtype=torch.float64), Stack(whole, dtype=torch.float64)
     losses = [interval.loss for interval in together.train(5)]
     monkeypatch.setattr(stack_module, "GROUP_ITEMS", items)
-    assert [interval.loss for interval in parted.train(5)] == pytest.approx(losses, rel=1e-12)
-    torch.testing.assert_close(parted.flat, together.flat, rtol=1e-11, atol=1e-13)
-
-
-def test_train_gives_each_member_its_trajectory_alone_to_rounding_in_float32() -> None:
-    whole = plan("elman_tanh")
-    together = Stack(whole)
-    together.train(20)
-    for k, member in enumerate(whole.members):
-        alone = Stack(replace(whole, members=(member,)))
-        alone.train(20)
-        # Float32 rounding, amplified over twenty updates.
-        torch.testing.assert_close(together.flat[k], alone.flat[0], rtol=1e-3, atol=1e-4)
+    assert [interval.loss for interval in parted.train(5)] == losses
+    assert torch.equal(parted.flat, together.flat)
 
 
 def test_train_differs_between_members_with_own_batches_and_equal_hyperparameters() -> None:
@@ -94,7 +104,7 @@ def test_compact_leaves_the_others_on_their_way() -> None:
     shrunk.train(7)
     full.train(14)
     assert [member.number for member in shrunk.members] == [1, 3]
-    torch.testing.assert_close(shrunk.flat, full.flat[[1, 3]], rtol=1e-9, atol=1e-11)
+    assert torch.equal(shrunk.flat, full.flat[[1, 3]])
 
 
 def test_from_bytes_goes_on_as_if_never_interrupted() -> None:
@@ -135,6 +145,7 @@ def test_train_spares_members_that_pay_nothing_and_gives_the_others_their_trajec
         assert math.isnan(metrics[k]["omega"]) == ("omega_weight" not in paying.get(k, {}))
         alone = Stack(replace(whole, members=(member,)), dtype=torch.float64)
         (interval,) = alone.train(5)
-        # In float64 only the order of sums may differ.
-        torch.testing.assert_close(mixed.flat[k], alone.flat[0], rtol=1e-10, atol=1e-12)
-        assert metrics[k]["omega"] == pytest.approx(interval.metrics["omega"], nan_ok=True)
+        # Beside members that pay for all of their states Omega is summed in another order.
+        tolerance = 1e-10 if paying is PAYING["both"] else 0.0
+        torch.testing.assert_close(mixed.flat[k], alone.flat[0], rtol=tolerance, atol=tolerance)
+        assert metrics[k]["omega"] == pytest.approx(interval.metrics["omega"], rel=tolerance, abs=0, nan_ok=True)

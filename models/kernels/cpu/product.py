@@ -250,8 +250,12 @@ def _rows(onto, n_vectors, left, a, left_step, item_step, right, b, right_step, 
             else:
                 _block(1, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
         else:
-            # Networks so narrow that a vector holds them: a row at a time.
-            for single in range(rows):
+            # So narrow that a vector holds a row.
+            together = rows // 4 * 4
+            for some in range(0, together, 4):
+                from_left, to = a + some * left_step, c + some * width
+                _block(4, 1, onto, left, from_left, left_step, item_step, right, b, right_step, out, to, width, n)
+            for single in range(together, rows):
                 from_left, to = a + single * left_step, c + single * width
                 _block(1, 1, onto, left, from_left, left_step, item_step, right, b, right_step, out, to, width, n)
         row += rows
