@@ -250,14 +250,13 @@ def default_domain(name: str, cell: str) -> Domain:
 
 
 def fit_domain(name: str, cell: str, domain: Domain) -> Domain:
-    """A domain that was meant for all cells, without what this one cannot do; the plain value where nothing is left."""
+    """A domain that was meant for all cells, without what this one cannot do; something must be left."""
     values = bounds_or_values(domain)
     wrong = misfits(name, cell, values)
     left = tuple(value for value in values if value not in wrong)
     if left == values:
         return domain
-    plain: Parameter = getattr(Hyperparameters(), name)
-    return Choices(values=left) if len(left) > 1 else (*left, plain)[0]
+    return Choices(values=left) if len(left) > 1 else left[0]
 
 
 def fixed_space(space: Mapping[str, Domain], parameters: Chosen) -> dict[str, Parameter]:

@@ -163,6 +163,12 @@ class Spec(Section):
             values = bounds_or_values(_domain(domain))
             for value, need in misfits(key, model.cell, values).items():
                 must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
+        for key in self.space.keys() - model.space.keys():
+            values = bounds_or_values(_domain(self.space[key]))
+            needs = misfits(key, model.cell, values)
+            if all(value in needs for value in values):
+                way_out = f"or a value in models.{name}.space"
+                raise ValueError(f"space.{key}: {needs[values[0]]}, {way_out}, but the cell is {model.cell}")
         if self.search.sampler == "grid":
             n_points = len(grid_points(model.cell, self._space(name)))
             must(

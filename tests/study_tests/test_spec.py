@@ -109,7 +109,7 @@ def test_plan_leaves_a_chrono_initialisation_out_where_no_gate_remembers() -> No
     assert plan.model("lstm").space["bias_init"] == Choices(values=("constant", "chrono"))
 
 
-@pytest.mark.parametrize("domain", ["4.0", "{low: 0.5, high: 4}", "{choices: [0.0, 2.0]}"])
+@pytest.mark.parametrize("domain", ["{low: 0, high: 4}", "{choices: [0.0, 2.0]}"])
 def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
     plan = parse_spec(TEXT, [f"space.omega_weight={domain}"]).plan("cpu")
     assert plan.model("lstm").space["omega_weight"] == 0.0
@@ -134,6 +134,14 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
         (
             "models.lstm.space.fast_readout={choices: [mean, moments]}",
             r"models.lstm.space.fast_readout: moments needs one of the cells elman_tanh, .*, but the cell is lstm",
+        ),
+        (
+            "space.dropout=fast",
+            r"space.dropout: fast dropout needs one of the cells .*, or a value in models.lstm.space, but the cell is lstm",
+        ),
+        (
+            "space.omega_weight={low: 0.5, high: 4}",
+            r"space.omega_weight: a weight above 0 needs .* but the cell is lstm",
         ),
         ("space.p_drop_output=1", r"space.p_drop_output must be a number in \[0, 1\), but got 1"),
         ("space.dropout_masks=sequences", r"space.dropout_masks: unknown value 'sequences'; did you mean 'sequence'"),
