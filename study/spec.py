@@ -163,10 +163,10 @@ class Spec(Section):
             values = bounds_or_values(_domain(domain))
             for value, need in misfits(key, model.cell, values).items():
                 must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
-        for key in self.space.keys() - model.space.keys():
-            values = bounds_or_values(_domain(self.space[key]))
+        for key, domain in self.space.items():
+            values = bounds_or_values(_domain(domain))
             needs = misfits(key, model.cell, values)
-            if all(value in needs for value in values):
+            if key not in model.space and all(value in needs for value in values):
                 way_out = f"or a value in models.{name}.space"
                 raise ValueError(f"space.{key}: {needs[values[0]]}, {way_out}, but the cell is {model.cell}")
         if self.search.sampler == "grid":
