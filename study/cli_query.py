@@ -36,9 +36,9 @@ def list_studies() -> None:
 
     here = session()
     found, unreadable = here.studies()
-    if found or unreadable:
+    if found:
         out.print(studies_table(found))
-    else:
+    elif not unreadable:
         out.print(f"no studies yet in {here.settings.home}", soft_wrap=True)
     _complain(unreadable)
 
@@ -94,7 +94,7 @@ def evaluate(
     sequences: Annotated[int, typer.Option(min=100, help="Fresh sequences at each length.")] = 10_000,
     draw: Annotated[int, typer.Option(min=0, help="Which set of fresh sequences.")] = 0,
 ) -> None:
-    """Measure an exported network again, on sequences that nobody has seen."""
+    """Measure an exported network again, on sequences that nobody has seen (of a data set: its test part)."""
     from study.console import rung_line
 
     for rung in session().evaluate(folder, n_sequences=sequences, draw=draw):
@@ -116,7 +116,7 @@ def ui(
     if not here.settings.home.is_dir():
         raise UserError(f"the UI needs a data directory, but {here.settings.home} does not exist: launch a study first")
     check_address(host, port)
-    out.print(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
+    out.print(f"MLflow UI: http://{host}:{port}, in some seconds (Ctrl-C ends it)")
     raise typer.Exit(serve(here.tracking_uri, here.settings.home, host=host, port=port))
 
 

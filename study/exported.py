@@ -24,6 +24,9 @@ from study.training.stack import Stack
 STUDY_FILE, OUTCOME = "study.yaml", "outcome.json"
 """Names of the files beside the weights."""
 
+DATA = "data"
+"""What tells the files of a data set, in the outcome."""
+
 
 def write_export(folder: Path, spec: Spec, described: Mapping[str, Json], fetch: Callable[[Path], object]) -> None:
     """Make a folder of a trial, whole or not at all.
@@ -56,14 +59,29 @@ def read_export(folder: Path) -> tuple[StudyPlan, Mapping[str, Tensor]]:
     """What ``evaluate`` takes.
 
     Raises:
-        UserError: the folder is none that ``write_export`` made, or the data that the task rests on is not there.
+        UserError: the folder is none that ``write_export`` made, or the data that the task rests on is not there, or
+            is no longer what the network was trained on.
     """
     file = folder / STUDY_FILE
     if not file.is_file():
         raise UserError(f"an exported trial is needed, but there is no {file}")
     spec = parse_spec(read_text(file), source=str(file))
-    spec.task.check_data()
+    data, outcome = spec.task.check_data(), folder / OUTCOME
+    # Exports of earlier versions have not kept it, and nobody needs the outcome otherwise.
+    kept = _load_outcome(outcome).get(DATA) if outcome.is_file() else None
+    if kept and kept != data:
+        raise UserError(
+            f"the data must stay as {folder} was trained on, but task {spec.task.name} reads other files now"
+        )
     return spec.plan("cpu"), _load_weights(folder / WEIGHTS)
+
+
+def _load_outcome(path: Path) -> Mapping[str, Json]:
+    try:
+        outcome: dict[str, Json] = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON, but it is not: {error}") from None
+    return outcome
 
 
 def _load_weights(path: Path) -> Mapping[str, Tensor]:

@@ -75,11 +75,13 @@ class TaskSpec(Section):
         try:
             return problem(**self.parameters)
         except TypeError:
-            known = ", ".join(signature(problem).parameters) or "none"
+            known = [
+                name if one.default is not one.empty else f"{name} (must be given)"
+                for name, one in signature(problem).parameters.items()
+            ]
             given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()) or "none"
             raise ValueError(
-                f"the parameters of task {self.name} are {known}, and those without a default must be given, "
-                f"but got {given}"
+                f"task {self.name} takes the parameters {', '.join(known) or 'none'}, but got {given}"
             ) from None
 
     def check_data(self) -> str:

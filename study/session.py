@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from study.errors import LonglagError, StoppedError, UserError, unknown_name
-from study.exported import evaluate, read_export, write_export
+from study.exported import DATA, evaluate, read_export, write_export
 from study.outcome import Rung
 from study.plan import StudyPlan
 from study.query import best, best_by_model, find_trial, only_failures, outlined
@@ -69,22 +69,13 @@ class Session:
         stop = stop or threading.Event()
         prepare_home(self.settings.home)
         # What may be refused comes first, so that a refusal leaves no storage behind.
-        header = None if self.settings.missing_file else self._catalogue().find(spec.name)
-        if header is not None:
-            if _spec(header).resolved() != spec.resolved():
-                raise UserError(
-                    f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
-                    "(--name gives this one its own)"
-                )
-            if header.state is StudyState.DONE:
-                if self.unsent(spec.name):
-                    self._send_rest(spec.name)
-                return StudyState.DONE
-            if header.owner is not None:
-                raise UserError(
-                    f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}"
-                )
-        data = _checked_data(spec, header)
+        header = self._known(spec)
+        if header is not None and header.state is StudyState.DONE:
+            if self.unsent(spec.name):
+                self._send_rest(spec.name)
+            return StudyState.DONE
+        data = spec.task.check_data()
+        _check_same_data(spec, header, data, way_out=" (--name gives these a study of their own)")
         check_tracking(self.tracking_uri)
         _go_on(stop)
         # Shipping first: it imports MLflow while Ray is imported and starts, which takes as long.
@@ -97,6 +88,8 @@ class Session:
             cluster = stack.enter_context(connect(address, n_workers, device))
             _go_on(stop)
             catalogue = self._catalogue(create=True)
+            # While Ray started somebody else may have launched it.
+            header = self._known(spec)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
             plan = spec.plan(cluster.device)
@@ -112,11 +105,14 @@ class Session:
         """The study ``label`` of the best configuration of each model, trained from other seeds; for ``launch``.
 
         Raises:
-            UserError: the study is still searched, nothing has been measured, or the label is no name for a study.
+            UserError: the study is still searched, nothing has been measured, its data are not what they were, or the
+                label is no name for a study.
         """
         header, plan, records = self.study(name)
         if header.state not in {StudyState.DONE, StudyState.STOPPED}:
             raise UserError(f"only a study that is done or stopped can be replicated, but {name!r} is {header.state}")
+        spec = self.spec(name)
+        _check_same_data(spec, header, spec.task.check_data())
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:
@@ -125,7 +121,7 @@ class Session:
             raise UserError(f"only what a trial has found can be replicated, but {reason}")
         with in_a_sentence(name):
             label = short_name(f"{name}-replicated") if label is None else label
-            return self.spec(name).replicated(chosen, n_replicates, label)
+            return spec.replicated(chosen, n_replicates, label)
 
     def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:
         """Ask the process that runs a study to stop, and wait until it has; settle the study of a dead process.
@@ -172,7 +168,7 @@ class Session:
             try:
                 found.append((header, _spec(header).plan(header.device), catalogue.records(header.name)))
             except UserError as error:
-                unreadable.append(str(error))
+                unreadable.append(f"{error} (is the package installed that the study was launched with?)")
         return found, unreadable
 
     def study(self, name: str) -> tuple[Header, StudyPlan, list[TrialRecord]]:
@@ -239,7 +235,7 @@ class Session:
         Raises:
             UserError: there is no such trial, it has no weights (yet), or the folder is not empty.
         """
-        _, plan, records = self.study(name)
+        header, plan, records = self.study(name)
         record = find_trial(records, [model.name for model in plan.models], trial)
         if record.outcome is None:
             raise UserError(f"only a trial that has ended can be exported, but {record.key} is {record.status}")
@@ -249,9 +245,8 @@ class Session:
             raise UserError(f"only a trial that MLflow has can be exported, but {record.key} is not there (yet)")
         pinned = self.spec(name).pinned(record)
         folder = target or Path(pinned.name)
-        write_export(
-            folder, pinned, _described(record, plan), lambda part: download_weights(self.tracking_uri, run_id, part)
-        )
+        described = _described(record, plan) | ({DATA: header.data} if header.data else {})
+        write_export(folder, pinned, described, lambda part: download_weights(self.tracking_uri, run_id, part))
         return folder
 
     def evaluate(self, folder: Path, *, n_sequences: int, draw: int) -> tuple[Rung, ...]:
@@ -265,6 +260,18 @@ class Session:
             sink = MlflowSink(spool_of(self.settings, name), shipping, study=name)
             sink.close(FLUSH_S)
             self._catalogue().attach_runs(sink.run_ids())
+
+    def _known(self, spec: Spec) -> Header | None:
+        """The study of this specification, if there is one; raises UserError if it is another's, or is being run."""
+        header = None if self.settings.missing_file else self._catalogue().find(spec.name)
+        if header is not None and _spec(header).resolved() != spec.resolved():
+            raise UserError(
+                f"a study's name must be new or its specification unchanged, but {spec.name!r} exists with another "
+                "(--name gives this one its own)"
+            )
+        if header is not None and header.owner is not None:
+            raise UserError(f"a study must be run by one process at a time, but {spec.name!r} is run by {header.owner}")
+        return header
 
     def _catalogue(self, *, create: bool = False) -> Catalogue:
         missing = self.settings.missing_file
@@ -286,13 +293,11 @@ def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
     return row(record, plan.task.name, plan.model(record.key.model).cell)
 
 
-def _checked_data(spec: Spec, header: Header | None) -> str:
-    """What tells the data's files; raises UserError if they cannot be had, or are others than the study's."""
-    data = spec.task.check_data()
+def _check_same_data(spec: Spec, header: Header | None, data: str, *, way_out: str = "") -> None:
+    """Raise UserError if the data's files, told by ``data``, are others than the study's."""
     # Studies of earlier versions have not kept it.
     if header is not None and header.data and header.data != data:
         raise UserError(
-            f"a study's data must stay as it was launched on, but {spec.name!r} is of other files than those that task "
-            f"{spec.task.name} now reads (--name gives these a study of their own)"
+            f"a study's data must stay as it was launched on, but {header.name!r} is of other files than those that "
+            f"task {spec.task.name} now reads{way_out}"
         )
-    return data

@@ -97,7 +97,7 @@ class Spec(Section):
         must(bool(self.models), "models must name at least one network", "it is empty")
         task = self.task.build()
         shortest, longest = self._lengths()
-        must(shortest <= longest, "lengths must be [shortest, longest]", f"got [{shortest}, {longest}]")
+        must(shortest <= longest, "training.lengths must be [shortest, longest]", f"got [{shortest}, {longest}]")
         must(bool(self.ladder), "ladder must name at least one sequence length", "it is empty")
         must(
             all(a < b for a, b in zip(self.ladder, self.ladder[1:], strict=False)),
@@ -130,13 +130,14 @@ class Spec(Section):
 
     def _check_lengths(self, task: Problem) -> None:
         shortest, longest = self._lengths()
+        lengths = "training.lengths" + ("" if "lengths" in self.training.model_fields_set else " (the default)")
         for what, least, given in (
-            ("lengths", task.shortest_length, shortest),
+            (lengths, task.shortest_length, shortest),
             ("lengths of the ladder", task.shortest_rung, self.ladder[0]),
         ):
             must(given >= least, f"{what} of task {self.task.name} must be {least} or more", f"got {given}")
         most = task.longest_length or max(longest, self.ladder[-1])
-        for what, given in (("lengths", longest), ("lengths of the ladder", self.ladder[-1])):
+        for what, given in ((lengths, longest), ("lengths of the ladder", self.ladder[-1])):
             must(given <= most, f"{what} of task {self.task.name} must be {most} or less", f"got {given}")
 
     def _check_chain(self, name: str, model: ModelSpec) -> None:

@@ -61,7 +61,7 @@ def parse_spec(text: str, settings: Sequence[str] = (), *, name: str | None = No
     try:
         raw = yaml.load(text, _Loader)
     except _UNREADABLE as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is not valid YAML: {_fault(error)}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{source} must be a mapping of keys to values, but it is not")
     for setting in settings:
@@ -108,10 +108,11 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here a mapping is as it was written; later, one with a merge key (<<) also has the keys that it overrides.
         node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.composer.ComposerError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+        met: list[Any] = []
+        for key, _ in node.value:
+            if key.value in met:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            met.append(key.value)
         return node
 
 
@@ -146,9 +147,23 @@ def _put(raw: dict[str, Any], setting: str) -> None:
     raw[last] = value
 
 
+def _fault(error: Exception) -> str:
+    """What is wrong with a text, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"{said} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+
+
 def _sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as a sentence: key, rule, value."""
-    first = error.errors(include_url=False)[0]
+    """The first of pydantic's complaints as a sentence: key, rule, value.
+
+    A key that is missing may be one that is misspelt, and of a value that may be a number or a list it says both.
+    """
+    first = min(
+        error.errors(include_url=False),
+        key=lambda one: one["type"] == "missing" or (one["type"] == "int_type" and isinstance(one["input"], list)),
+    )
     where = _dotted(first["loc"])
     if first["type"] == "extra_forbidden":
         *parents, last = first["loc"]

@@ -60,7 +60,8 @@ def answer_table(plan: StudyPlan, found: Sequence[Answer]) -> RenderableType:
         rows.append([answer.model, *learned, *flow, str(answer.record.key.number)])
         details.append(f"  {answer.model}/{answer.record.key.number}: {parameters_text(answer.record.parameters)}")
     question = "How long a context is used?" if by_loss else "How long a dependency was learned?"
-    title = f"{question} {plan.task.name}, best in {plan.search.n_trials} trials per model"
+    n_trials = plan.search.n_trials
+    title = f"{question} {plan.task.name}, best in {n_trials} trial{'s' * (n_trials != 1)} per model"
     headings = ("model", *_measured(by_loss), "decay\n/step", HALF_LIFE, "trial")
     return Group(_fitted(title, headings, rows, n_names=1), *failed, *_titled("best configurations", details))
 

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 import torch
 from llvmlite import binding
 
+from models.kernels.cpu.compiled import compiled_before
+
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sse2": "SSE2", "neon": "NEON"}
 """Vector instructions by LLVM's name of the feature, the widest first."""
 
@@ -24,4 +26,5 @@ def described(device: str) -> str:
         return f"kernels for {name}" if find_spec("triton") else f"{name}, no kernels for it without triton"
     missing = [] if vectors() == "AVX-512" else ["AVX-512"]
     missing += [] if device == "cpu" else ["GPU"]
-    return f"kernels for a processor with {vectors()}" + "".join(f", no {name}" for name in missing)
+    once = "" if compiled_before() else "; they are compiled first, once: some seconds for each kind of network"
+    return f"kernels for a processor with {vectors()}" + "".join(f", no {name}" for name in missing) + once

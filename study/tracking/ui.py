@@ -61,7 +61,8 @@ def serve(uri: str, home: Path, *, host: str, port: int) -> int:
         # Of its own session: interrupted by a terminal as well as by us, it would print tracebacks.
         with subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True) as server:
             try:
-                return server.wait()
+                # It ends by itself only if something went wrong, and may not say so.
+                return server.wait() or 1
             except KeyboardInterrupt:
                 server.terminate()
                 server.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from models import CELLS, fusion
 from models.drive import Drive
 from models.fused import fuse
 from models.kernels import available
+from models.kernels.cpu import compiled
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,18 @@ def test_described_names_what_is_missing(
 ) -> None:
     monkeypatch.setattr(available.binding, "get_host_cpu_features", lambda: features)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(available, "compiled_before", lambda: True)
     assert available.described(device) == text
+
+
+def test_described_says_that_kernels_are_compiled_where_none_has_been(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compiled, "_FOLDER", str(tmp_path))
+    assert "compiled first, once" in available.described("cpu")
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "elman.forward.nbi").touch()
+    assert "compiled" not in available.described("cpu")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "unknown task": (["task.name=temporal_ordr"], ["unknown task", "did you mean 'temporal_order'"]),
     "unknown task parameter": (
         ["task.colour=red"],
-        ["parameters of task temporal_order are", "variant", "got colour='red'"],
+        ["task temporal_order takes the parameters", "variant", "got colour='red'"],
     ),
     "task parameter of a wrong kind": (["task.name=latch", "task.signal_length=red"], ["signal_length='red'"]),
     "a number for a text's file": (["task={name: text, path: 5}"], ["path must be text, but got path=5"]),
@@ -66,6 +66,12 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "empty ladder": (["ladder=[]"], ["ladder must name at least one sequence length"]),
     "falling ladder": (["ladder=[20, 10]"], ["ladder must increase", "[20, 10]"]),
     "ladder below training": (["ladder=[8]"], ["ladder must reach the shortest training length 10", "8"]),
+    "a misspelt cell": (["models={a: {celll: gru}}"], ["unknown key 'celll'; did you mean 'cell'? (at models.a)"]),
+    "three lengths": (["training.lengths=[5, 7, 10]"], ["training.lengths", "at most 2 items", "got [5, 7, 10]"]),
+    "default lengths too short": (
+        ["training={n_updates: 9}", "task={name: copy_delimiter}"],
+        ["training.lengths (the default) of task copy_delimiter must be 21 or more, but got 10"],
+    ),
     "lengths too short": (["training.lengths=[1, 10]"], ["must be", "or more", "got 1"]),
     "no updates": (["training.n_updates=0"], ["training.n_updates", "greater than or equal to 1", "got 0"]),
     "words for a number": (["training.n_updates=many"], ["training.n_updates", "valid integer", "'many'"]),
@@ -107,15 +113,18 @@ def test_launch_refuses_an_unknown_preset_with_the_nearest_name(longlag: Call, t
 @pytest.mark.parametrize(
     ("text", "saying"),
     [
-        ("[1, 2", "is not valid YAML"),
+        (
+            "[1, 2",
+            "is not valid YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>' (line 1, ",
+        ),
         ("- a\n- b", "must be a mapping"),
         ("name: x\nladder: [10]\nmodels: {a: {cell: gru}}", "the key task must be given"),
         ("name: x\ntask: {name: adding}\nladder: [10]\nmodels: {a: 3}", "models.a"),
         ("", "must be a mapping"),
         ("description: 2001-13-45", "is not valid YAML: month must be in 1..12"),
         ("[" * 3000, "is not valid YAML"),
-        ("name: x\nname: y", "the key 'name' stands there twice"),
-        ("task: &task {name: latch}\nx: {<<: *task, a: 1, 'a': 2}", "the key 'a' stands there twice"),
+        ("name: x\nname: y", "the key 'name' is given twice (line 2, column 1)"),
+        ("task: &task {name: latch}\nx: {<<: *task, a: 1, 'a': 2}", "the key 'a' is given twice (line 2, column 22)"),
     ],
 )
 def test_launch_refuses_a_file_that_is_no_study(longlag: Call, tmp_path: Path, text: str, saying: str) -> None:

@@ -57,3 +57,11 @@ def test_ui_ends_as_the_server_does(
     (tmp_path / ".longlag").mkdir()
     monkeypatch.setattr(ui, "serve", lambda *passed, **named: 3)
     assert longlag("ui", "--port", str(free_port))[0] == 3
+
+
+def test_serve_calls_it_a_failure_when_the_server_ends_by_itself(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As MLflow's does that finds its port taken after all.
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    assert ui.serve(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, host="127.0.0.1", port=free_port) == 1

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from study.errors import UserError
-from study.exported import write_export
+from study.exported import DATA, write_export
 from study.outcome import Outcome, Status, TrialKey
 from study.plan import Hyperparameters, Member, TaskPlan
 from study.record import TrialRecord
@@ -86,12 +86,18 @@ def test_an_exported_network_is_measured_again_on_the_test_part(tmp_path: Path) 
     def put(folder: Path) -> None:
         save_file(stack.member_weights(0), folder / WEIGHTS)
 
-    write_export(tmp_path / "export", spec, {}, put)
+    write_export(tmp_path / "export", spec, {DATA: spec.task.check_data()}, put)
     session = Session(read_settings(tmp_path / "home"))
     (expected,) = stack.evaluate("confirmed/0", 1000, [0])
     # All of the test part is asked whatever the purpose; only the order, and so the rounding of sums, differs.
     again = session.evaluate(tmp_path / "export", n_sequences=1000, draw=0)
     assert means(again) == pytest.approx(means(expected), rel=1e-6)
+    with Path(text["path"]).open("a") as file:
+        file.write("and more")
+    with pytest.raises(
+        UserError, match=r"the data must stay as .*export was trained on, but task text reads other files"
+    ):
+        session.evaluate(tmp_path / "export", n_sequences=1000, draw=0)
     Path(text["path"]).unlink()
     with pytest.raises(UserError, match=r"letters\.txt cannot: No such file"):
         session.evaluate(tmp_path / "export", n_sequences=1000, draw=0)
@@ -120,10 +126,7 @@ def test_a_study_of_digits_is_accepted_and_planned() -> None:
         ("ladder=[8, 65]", "lengths of the ladder of task digits must be 64 or less, but got 65"),
         ("ladder=[8, 32]", "ladder must reach the shortest training length 64, but it ends at 32"),
         ("task.order=columns", "order must be one of rows, permuted, but got order='columns'"),
-        (
-            "task={name: text}",
-            "the parameters of task text are path, and those without a default must be given, but got none",
-        ),
+        ("task={name: text}", r"task text takes the parameters path \(must be given\), but got none"),
         ("task={name: digit}", "unknown task 'digit'; did you mean 'digits'?"),
     ],
 )

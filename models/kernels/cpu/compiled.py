@@ -43,6 +43,11 @@ def sources() -> list[Path]:
     return [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py")), here.parents[1] / "moment.py"]
 
 
+def compiled_before() -> bool:
+    """Whether any function of this version has been compiled on this machine."""
+    return any(Path(_FOLDER).rglob("*.nbi"))
+
+
 def _cache_folder() -> str:
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:16]
     try:
