@@ -78,9 +78,11 @@ def read_export(folder: Path) -> tuple[StudyPlan, Mapping[str, Tensor]]:
 
 def _load_outcome(path: Path) -> Mapping[str, Json]:
     try:
-        outcome: dict[str, Json] = json.loads(read_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} must be JSON, but it is not: {error}") from None
+        outcome = json.loads(read_text(path))
+    except ValueError:
+        outcome = None
+    if not isinstance(outcome, dict):
+        raise UserError(f"{path} must be a mapping in JSON, as export writes it, but it is not")
     return outcome
 
 

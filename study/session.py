@@ -88,8 +88,6 @@ class Session:
             cluster = stack.enter_context(connect(address, n_workers, device))
             _go_on(stop)
             catalogue = self._catalogue(create=True)
-            # While Ray started somebody else may have launched it.
-            header = self._known(spec)
             if header is None:
                 catalogue.create(spec.name, specification=dump_spec(spec.resolved()), device=cluster.device, data=data)
             plan = spec.plan(cluster.device)
@@ -112,7 +110,11 @@ class Session:
         if header.state not in {StudyState.DONE, StudyState.STOPPED}:
             raise UserError(f"only a study that is done or stopped can be replicated, but {name!r} is {header.state}")
         spec = self.spec(name)
-        _check_same_data(spec, header, spec.task.check_data())
+        with in_a_sentence(name):
+            label = short_name(f"{name}-replicated") if label is None else label
+        # One that there is holds its own data against those of today.
+        if header.data and self._catalogue().find(label) is None:
+            _check_same_data(spec, header, spec.task.check_data())
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:
@@ -120,7 +122,6 @@ class Session:
             reason = failure_text(failed) if failed else f"none of {name!r} has ended"
             raise UserError(f"only what a trial has found can be replicated, but {reason}")
         with in_a_sentence(name):
-            label = short_name(f"{name}-replicated") if label is None else label
             return spec.replicated(chosen, n_replicates, label)
 
     def stop(self, name: str, *, patience_s: float = 120.0) -> StudyState:

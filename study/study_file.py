@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from study.errors import UserError, unknown_name
 from study.extension import extend_registries
@@ -110,9 +111,9 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         met: list[Any] = []
         for key, _ in node.value:
-            if key.value in met:
+            if (key.tag, key.value) in met:
                 raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
-            met.append(key.value)
+            met.append((key.tag, key.value))
         return node
 
 
@@ -155,15 +156,23 @@ def _fault(error: Exception) -> str:
     return f"{said} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
 
 
+def _precedence(complaint: ErrorDetails) -> tuple[int, int]:
+    """Sorts first what tells most: what a list lacks comes before that it is no number, the deepest part before all."""
+    if complaint["type"] == "missing":
+        return 2, 0
+    return (
+        (1, -len(complaint["loc"]))
+        if isinstance(complaint["input"], list) and complaint["type"] == "int_type"
+        else (0, 0)
+    )
+
+
 def _sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as a sentence: key, rule, value.
 
     A key that is missing may be one that is misspelt, and of a value that may be a number or a list it says both.
     """
-    first = min(
-        error.errors(include_url=False),
-        key=lambda one: one["type"] == "missing" or (one["type"] == "int_type" and isinstance(one["input"], list)),
-    )
+    first = min(error.errors(include_url=False), key=_precedence)
     where = _dotted(first["loc"])
     if first["type"] == "extra_forbidden":
         *parents, last = first["loc"]

@@ -26,5 +26,5 @@ def described(device: str) -> str:
         return f"kernels for {name}" if find_spec("triton") else f"{name}, no kernels for it without triton"
     missing = [] if vectors() == "AVX-512" else ["AVX-512"]
     missing += [] if device == "cpu" else ["GPU"]
-    once = "" if compiled_before() else "; they are compiled first, once: some seconds for each kind of network"
+    once = "" if compiled_before() else "; they are compiled first: some seconds for each kind of network"
     return f"kernels for a processor with {vectors()}" + "".join(f", no {name}" for name in missing) + once

@@ -123,12 +123,15 @@ class Catalogue:
         return header
 
     def create(self, name: str, *, specification: str, device: Device, data: str = "") -> None:
-        """Enter a new study; its specification comes last, and makes it one."""
+        """Enter a new study; its specification comes last, and makes it one. Raises UserError if it is there."""
         try:
             persist(lambda: optuna.create_study(storage=self._storage, study_name=name, direction="maximize"))
         except DuplicatedStudyError:
             if self.find(name) is not None:
-                raise UserError(f"a study's name must be new, but {name!r} exists") from None
+                raise UserError(
+                    f"a study must be launched by one process at a time, but another has just launched {name!r} "
+                    "(launch takes it up)"
+                ) from None
         for key, value in ((DEVICE, device), (DATA, data), (STATE, StudyState.STOPPED)):
             self._set(name, key, str(value))
         self._set(name, SPEC, specification)

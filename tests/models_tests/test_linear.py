@@ -15,7 +15,7 @@ K = 3
 SIZES = [(1, 1), (2, 50), (5, 7), (16, 4), (24, 1), (50, 3), (50, 200), (88, 17), (257, 65)]
 """Lengths of a row and of what it is multiplied into."""
 
-PLACES = [(1, 1), (1, 20), (13, 7), (3, 65), (2, 64), (0, 4)]
+PLACES = [(1, 1), (1, 20), (13, 1), (13, 7), (3, 65), (2, 64), (0, 4), (4, 0)]
 """Steps and sequences."""
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -32,6 +32,9 @@ def laid_out(tensor: Tensor, how: str) -> Tensor:
         return torch.cat((tensor, tensor), dim=1)[:, tensor.shape[1] :]
     if how == "turned":
         return tensor.mT.contiguous().mT
+    if how == "swapped" and tensor.ndim == 4:
+        # As data that lie sequence by sequence.
+        return tensor.transpose(1, 2).contiguous().transpose(1, 2)
     return tensor
 
 
@@ -45,7 +48,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("how", ["together", "apart", "turned"])
+@pytest.mark.parametrize("how", ["together", "apart", "turned", "swapped"])
 @pytest.mark.parametrize("places", PLACES)
 @pytest.mark.parametrize(("n", "m"), SIZES)
 def test_the_product_and_its_gradients_are_those_of_double_precision(
@@ -73,9 +76,12 @@ def test_a_members_product_is_the_same_to_the_last_bit_whoever_else_there_is_and
         one.float() for one in (drawn(K, 3, 7, n), drawn(K, n, m), drawn(K, m), drawn(K, 3, 7, m))
     )
     together = (linear(rows, matrix, bias), *linear_back(rows, d_product))
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    parted = (linear(rows, matrix, bias), *linear_back(rows, d_product))
-    torch.set_num_threads(1)
+    try:
+        parted = (linear(rows, matrix, bias), *linear_back(rows, d_product))
+    finally:
+        torch.set_num_threads(before)
     for some in ([2], [0, 1]):
         alone = (linear(rows[some], matrix[some], bias[some]), *linear_back(rows[some], d_product[some]))
         for one, two, whole in zip(alone, parted, together, strict=True):

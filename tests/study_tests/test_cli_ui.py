@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,5 +64,5 @@ def test_serve_calls_it_a_failure_when_the_server_ends_by_itself(
     tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As MLflow's does that finds its port taken after all.
-    monkeypatch.setattr(sys, "executable", "/bin/true")
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
     assert ui.serve(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, host="127.0.0.1", port=free_port) == 1

@@ -40,18 +40,18 @@ def entered(session: Session, data: str) -> Catalogue:
     return catalogue
 
 
-def test_a_study_that_somebody_else_launches_while_ray_starts_is_run_by_them(
+def test_a_study_that_somebody_else_launches_while_ray_starts_is_theirs(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = parse_spec(TEXT)
 
     @contextmanager
     def slow(address: str | None, n_workers: int | None, device: str) -> Iterator[Cluster]:
-        entered(session, spec.task.check_data()).acquire("short")
+        entered(session, spec.task.check_data())
         yield Cluster(device="cpu", n_workers=1, n_cpus=1, n_gpus=0)
 
     monkeypatch.setattr(cluster, "connect", slow)
-    with pytest.raises(UserError, match="must be run by one process at a time, but 'short' is run by"):
+    with pytest.raises(UserError, match="one process at a time, but another has just launched 'short'"):
         session.launch(spec)
 
 

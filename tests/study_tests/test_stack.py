@@ -45,6 +45,12 @@ def test_train_gives_each_member_its_trajectory_alone_whatever_the_task_and_the_
     alone_and_together(replace(whole, n_hidden=n_hidden, training=training), torch.float32)
 
 
+def test_train_on_data_that_lie_sequence_by_sequence_a_sequence_at_a_time() -> None:
+    whole = plan("lstm", task="digits")
+    training = replace(whole.training, batch_size=1, shortest=64, longest=64, ladder=(1, 64))
+    alone_and_together(replace(whole, training=training), torch.float32)
+
+
 def alone_and_together(whole: StackPlan, dtype: torch.dtype, tolerance: float = 0.0) -> None:
     together = Stack(whole, dtype=dtype)
     intervals = together.train(8)
