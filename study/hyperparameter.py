@@ -250,12 +250,16 @@ def default_domain(name: str, cell: str) -> Domain:
 
 
 def fit_domain(name: str, cell: str, domain: Domain) -> Domain:
-    """A domain that was meant for all cells, without what this one cannot do; something must be left."""
+    """A domain that was meant for all cells, without what this one cannot do; raises ValueError if nothing is left."""
     values = bounds_or_values(domain)
     wrong = misfits(name, cell, values)
     left = tuple(value for value in values if value not in wrong)
     if left == values:
         return domain
+    if not left:
+        raise ValueError(
+            f"space.{name}: {wrong[values[0]]}, or a value in the model's own space, but the cell is {cell}"
+        )
     return Choices(values=left) if len(left) > 1 else left[0]
 
 

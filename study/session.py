@@ -75,7 +75,8 @@ class Session:
                 self._send_rest(spec.name)
             return StudyState.DONE
         data = spec.task.check_data()
-        _check_same_data(spec, header, data, way_out=" (--name gives these a study of their own)")
+        if header is not None:
+            header.check_data(data, way_out=" (--name gives these a study of their own)")
         check_tracking(self.tracking_uri)
         _go_on(stop)
         # Shipping first: it imports MLflow while Ray is imported and starts, which takes as long.
@@ -114,7 +115,7 @@ class Session:
             label = short_name(f"{name}-replicated") if label is None else label
         # One that there is holds its own data against those of today.
         if header.data and self._catalogue().find(label) is None:
-            _check_same_data(spec, header, spec.task.check_data())
+            header.check_data(spec.task.check_data())
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:
@@ -292,13 +293,3 @@ def _go_on(stop: threading.Event) -> None:
 
 def _described(record: TrialRecord, plan: StudyPlan) -> dict[str, Json]:
     return row(record, plan.task.name, plan.model(record.key.model).cell)
-
-
-def _check_same_data(spec: Spec, header: Header | None, data: str, *, way_out: str = "") -> None:
-    """Raise UserError if the data's files, told by ``data``, are others than the study's."""
-    # Studies of earlier versions have not kept it.
-    if header is not None and header.data and header.data != data:
-        raise UserError(
-            f"a study's data must stay as it was launched on, but {header.name!r} is of other files than those that "
-            f"task {spec.task.name} now reads{way_out}"
-        )

@@ -137,7 +137,7 @@ def test_plan_leaves_omega_out_where_errors_flow_by_gates(domain: str) -> None:
         ),
         (
             "space.dropout=fast",
-            r"space.dropout: fast dropout needs .*, or a value in models.lstm.space, but the cell is lstm",
+            r"space.dropout: fast dropout needs .*, or a value in the model's own space, but the cell is lstm",
         ),
         (
             "space.omega_weight={low: 0.5, high: 4}",
