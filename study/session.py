@@ -76,7 +76,7 @@ class Session:
             return StudyState.DONE
         data = spec.task.check_data()
         if header is not None:
-            header.check_data(data, way_out=" (--name gives these a study of their own)")
+            header.check_data(data, task=spec.task.name, way_out=" (--name gives these a study of their own)")
         check_tracking(self.tracking_uri)
         _go_on(stop)
         # Shipping first: it imports MLflow while Ray is imported and starts, which takes as long.
@@ -115,7 +115,7 @@ class Session:
             label = short_name(f"{name}-replicated") if label is None else label
         # One that there is holds its own data against those of today.
         if header.data and self._catalogue().find(label) is None:
-            header.check_data(spec.task.check_data())
+            header.check_data(spec.task.check_data(), task=spec.task.name)
         found = best_by_model(records, [model.name for model in plan.models])
         chosen = {model: record.parameters for model, record in found.items() if record is not None}
         if not chosen:

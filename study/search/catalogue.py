@@ -82,13 +82,13 @@ class Header:
     state: StudyState
     owner: Owner | None
 
-    def check_data(self, data: str, *, way_out: str = "") -> None:
+    def check_data(self, data: str, *, task: str, way_out: str = "") -> None:
         """Raise UserError if the files that ``data`` tells are others than those that the study was launched on."""
         # Studies of earlier versions have not kept it.
         if self.data and self.data != data:
             raise UserError(
                 f"a study's data must stay as it was launched on, but {self.name!r} is of other files than those that "
-                f"its task now reads{way_out}"
+                f"task {task} now reads{way_out}"
             )
 
 

@@ -59,5 +59,5 @@ def test_what_rests_on_data_that_have_changed_is_neither_taken_up_nor_replicated
     entered(session, "of other files")
     with pytest.raises(UserError, match=r"must stay as it was launched on, but 'short' is of other .* \(--name gives"):
         session.launch(parse_spec(TEXT))
-    with pytest.raises(UserError, match=r"must stay as it was launched on, .* its task now reads$"):
+    with pytest.raises(UserError, match=r"must stay as it was launched on, .* task digits now reads$"):
         session.replicated("short", 3)
