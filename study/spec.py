@@ -164,7 +164,7 @@ class Spec(Section):
             values = bounds_or_values(_domain(domain))
             for value, need in misfits(key, model.cell, values).items():
                 must(value not in values, f"models.{name}.space.{key}: {need}", f"the cell is {model.cell}")
-        whole = self._space(name)
+        whole = self._space(name)  # Refuses what leaves the cell nothing.
         if self.search.sampler == "grid":
             n_points = len(grid_points(model.cell, whole))
             must(
