@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from benchmarks.networks import Classifier, Sequence
-from tasks import TASKS
+from study.training.draw import StreamDraws, keys
+from tasks import TASKS, Batch
 
 N_HIDDEN, N_SEQUENCES, LENGTH, REPORT_EVERY, N_FINAL, CHUNK = 50, 20, 100, 500, 10_000, 250
 OPTIMISERS = {
@@ -43,7 +45,7 @@ class Training(tune.Trainable):
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         self._task = TASKS["temporal_order"]()
-        self._generator = torch.Generator().manual_seed(config["seed"])
+        self._stream, self._n_batches = keys((config["seed"],), "batch"), count()
         recurrence = Sequence(config["cell"], self._task.n_in, N_HIDDEN)
         for name, weight in recurrence.named_parameters():
             if "weight_hh" in name:
@@ -65,7 +67,7 @@ class Training(tune.Trainable):
         """Train to the next report; the error is that of the last evaluation, at the end on 10,000 fresh sequences."""
         total = 0.0
         for _ in range(REPORT_EVERY):
-            batch = self._task.sample(self._generator, N_SEQUENCES, LENGTH)
+            batch = self._draw(N_SEQUENCES)
             self._optimiser.zero_grad()
             logits = self._network(one_hot(batch.inputs, self._task.n_in).float())
             loss = cross_entropy(logits, batch.targets[0])
@@ -88,11 +90,14 @@ class Training(tune.Trainable):
         """What ``save_checkpoint`` wrote."""
         self._network.load_state_dict(torch.load(Path(checkpoint) / "model.pt"))
 
+    def _draw(self, n_sequences: int) -> Batch:
+        return self._task.sample(StreamDraws(self._stream, next(self._n_batches), n_sequences), LENGTH)
+
     @torch.inference_mode()
     def _error(self, n_sequences: int) -> float:
         n_failed = 0
         for _ in range(n_sequences // CHUNK):
-            batch = self._task.sample(self._generator, CHUNK, LENGTH)
+            batch = self._draw(CHUNK)
             logits = self._network(one_hot(batch.inputs, self._task.n_in).float())
             n_failed += int((logits.argmax(-1) != batch.targets[0]).sum())
         return n_failed / n_sequences

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from models import FAST_CELLS
 from study.plan import TaskPlan
+from study.training.draw import StreamDraws, keys
 from tasks import TASKS, Task
 
 MODULES: dict[str, Callable[..., nn.Module]] = {"elman_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -98,10 +100,10 @@ def update_of(
     """One update of a network: fresh sequences, forward, backward, clipping, gradient descent."""
     network = Classifier(recurrence, n_hidden, task.n_out).to(device)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    generator = torch.Generator(device).manual_seed(1)
+    stream, updates = keys((1,), "batch"), count()
 
     def update() -> None:
-        batch = task.sample(generator, n_sequences, length)
+        batch = task.sample(StreamDraws(stream, next(updates), n_sequences), length).to(device)
         optimiser.zero_grad()
         loss = cross_entropy(network(one_hot(batch.inputs, task.n_in).float()), batch.targets[0])
         loss.backward()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -92,17 +91,6 @@ class Noise(_Members):
         return uniform < keep.inputs[:, None, None]
 
 
-def stacked(noises: Sequence[Noise]) -> Noise | None:
-    """Noise of members that draw their own, with a leading member axis; None if there is none."""
-    if not noises:
-        return None
-    parts: dict[str, Any] = {}
-    for field in fields(Noise):
-        every = [getattr(noise, field.name) for noise in noises]
-        parts[field.name] = None if every[0] is None else torch.stack(every)
-    return Noise(**parts)
-
-
 def _mask(uniform: Tensor, p_keep: Tensor, held: Tensor | None) -> Tensor:
     """Inverted dropout mask ``[K, T, B, F]``: 1 / p_keep with probability p_keep, else 0.
 
@@ -114,4 +102,6 @@ def _mask(uniform: Tensor, p_keep: Tensor, held: Tensor | None) -> Tensor:
     p = p_keep[:, None, None, None].to(uniform.dtype)
     if held is not None:
         uniform = torch.where(held[:, None, None, None], uniform[..., :1, :, :], uniform)
-    return (uniform < p).to(uniform.dtype).div_(p)
+    # Straight into the mask: by way of booleans it takes five times as long.
+    kept = uniform.new_empty(len(p), *uniform.shape[-3:])
+    return torch.lt(uniform, p, out=kept).div_(p)

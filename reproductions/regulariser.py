@@ -13,6 +13,7 @@ from models import CELLS, FAST_CELLS
 from models.dropout import Dropout, Keep, Noise
 from models.network import Network
 from reproductions.moments import name_of_cell
+from study.training.draw import StreamDraws, keys
 from study.training.loss import loss_and_slope
 from tasks import Batch, Problem
 
@@ -156,7 +157,7 @@ def compare(name: str, p_drop: float, task: str, *, n_draws: int = 200, n_copies
 
 def _case(name: str, p_drop: float, task: str) -> Case:
     problem = tasks.TASKS[task]()
-    batch = problem.sample(Generator().manual_seed(0), N_SEQUENCES, LENGTH)
+    batch = problem.sample(StreamDraws(keys((0,), "batch"), 0, N_SEQUENCES), LENGTH)
     if batch.targets.is_floating_point():
         batch = Batch(inputs=batch.inputs.double(), targets=batch.targets.double())
     case = Case(problem=problem, name=name, p_drop=p_drop, batch=batch, weights={})

@@ -134,15 +134,27 @@ def models() -> None:
 
 @queries.command()
 def tasks() -> None:
-    """The tasks that a study may set."""
+    """The tasks that a study may set, and what a study file may say of them beside their name."""
     from study.console import listing
     from study.extension import extend_registries
     from tasks import DATASETS, TASKS
+    from tasks.variant import variant_parameters
 
     extend_registries()
     problems = (*TASKS.items(), *DATASETS.items())
     rows = [(name, str(problem.shortest_length), problem.source) for name, problem in problems]
     out.print(listing("tasks", ("task", "shortest length ", "source"), rows))
+    parameters = [
+        (
+            name,
+            parameter,
+            "must be given" if one.default is None else str(one.default),
+            ", ".join(map(str, one.values)),
+        )
+        for name, problem in problems
+        for parameter, one in variant_parameters(problem).items()
+    ]
+    out.print(listing("their parameters", ("task", "parameter", "default", "values"), parameters))
 
 
 @queries.command("hyperparameters")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from inspect import signature
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -12,6 +11,7 @@ from study.errors import UserError, must, unknown_name
 from study.plan import Parameter
 from tasks import DATASETS, TASKS, Problem
 from tasks.dataset import read_file
+from tasks.variant import variant_parameters
 
 MAX_LENGTH = 100_000
 """Longest sequence, in time steps, that a study may ask for; beyond it a batch no longer fits a worker's memory."""
@@ -76,8 +76,8 @@ class TaskSpec(Section):
             return problem(**self.parameters)
         except TypeError:
             known = [
-                name if one.default is not one.empty else f"{name} (must be given)"
-                for name, one in signature(problem).parameters.items()
+                name if one.default is not None else f"{name} (must be given)"
+                for name, one in variant_parameters(problem).items()
             ]
             given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()) or "none"
             raise ValueError(

@@ -9,6 +9,7 @@ from tasks.adding import Adding
 from tasks.copy_delimiter import CopyDelimiter
 from tasks.dataset import Dataset
 from tasks.digits import Digits
+from tasks.draw import Draws
 from tasks.embedded_reber import EmbeddedReber
 from tasks.indicator import Indicator
 from tasks.latch import Latch
@@ -24,7 +25,7 @@ from tasks.text import Text
 from tasks.two_sequence import TwoSequence
 from tasks.very_long_lag import VeryLongLag
 
-__all__ = ["DATASETS", "TASKS", "Batch", "Dataset", "Problem", "Task"]
+__all__ = ["DATASETS", "TASKS", "Batch", "Dataset", "Draws", "Problem", "Task"]
 
 TASKS: dict[str, type[Task]] = {
     task.name: task

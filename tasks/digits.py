@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.dataset import Dataset, Split
+from tasks.draw import Draws
 from tasks.likelihood import CLASSES
 from tasks.task import Batch
 
@@ -57,18 +58,16 @@ class Digits(Dataset):
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        order = torch.randperm(len(bunch.target), generator=Generator().manual_seed(SPLIT_SEED))
-        pixels = torch.randperm(N_PIXELS, generator=Generator().manual_seed(ORDER_SEED))
+        order = torch.randperm(len(bunch.target), generator=torch.Generator().manual_seed(SPLIT_SEED))
+        pixels = torch.randperm(N_PIXELS, generator=torch.Generator().manual_seed(ORDER_SEED))
         images = torch.from_numpy(bunch.data).float()[order] / BRIGHTEST
         self._images = images[:, pixels] if self._order == "permuted" else images
         self._classes = torch.from_numpy(bunch.target).long()[order]
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Pixels ``[64, B, 1]`` and classes ``[1, B]`` of training images, drawn with replacement."""
         self._require(length)
-        device = generator.device
-        chosen = torch.randint(*ENDS["train"], (n_sequences,), generator=generator, device=device).cpu()
-        return self.excerpt("train", chosen, length).to(device)
+        return self.excerpt("train", draws.integers(*ENDS["train"]), length)
 
     def histories(self, split: Split) -> Tensor:
         """All pixels of every image: ``[N]``."""

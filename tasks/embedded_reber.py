@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import CERTAIN, LogisticRanked
 from tasks.task import Batch
 
@@ -74,16 +75,14 @@ class EmbeddedReber(Classification):
     n_out = len(SYMBOLS)
     _readout = LogisticRanked()
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and probabilities of the next symbol ``[T, B, 7]``; raises ValueError if T is too short."""
         self._require(length)
-        device = generator.device
-        second = torch.randint(0, 2, (1, n_sequences), generator=generator, device=device)
-        second += SYMBOLS.index("T")
-        symbols, nodes = _draw_inner(generator, n_sequences, length - 5)
+        second = draws.integers(0, 2, 1) + SYMBOLS.index("T")
+        symbols, nodes = _draw_inner(draws, length - 5)
 
         def every(value: int) -> Tensor:
-            return second.new_full((1, n_sequences), value)
+            return torch.full_like(second, value)
 
         begin, end = every(SYMBOLS.index("B")), every(SYMBOLS.index("E"))
         inputs = torch.cat((begin, second, begin, symbols, end, second))
@@ -118,26 +117,23 @@ def _legal(reached: Tensor, second: Tensor) -> Tensor:
     return torch.where(reached.unsqueeze(-1) == SECOND_LAST, again, PROBABILITIES.to(reached.device)[reached])
 
 
-def _draw_inner(generator: Generator, n_sequences: int, n_steps: int) -> tuple[Tensor, Tensor]:
+def _draw_inner(draws: Draws, n_steps: int) -> tuple[Tensor, Tensor]:
     """Paths of ``n_steps`` arcs from ``INNER`` to ``INNER_END``: symbols, and nodes reached, each ``[n_steps, B]``.
 
     A draw says for each node where a step would lead from it. The maps of successive steps are composed by doubling,
     so that paths of n steps take log2(n) rounds instead of n.
     """
-    device = generator.device
-    draws = torch.rand((n_steps, n_sequences, 1), generator=generator, device=device)
-    shares = _first_arc_shares(1 << (n_steps - 1).bit_length())[-n_steps:, None].to(device)
-    arcs = FIRST_ARCS.to(device) + (draws >= shares).long()
-    leads, says = LEADS.to(device), SAYS.to(device)
+    shares = _first_arc_shares(1 << (n_steps - 1).bit_length())[-n_steps:, None]
+    arcs = FIRST_ARCS + (draws.uniform(n_steps)[..., None] >= shares).long()
     # Only the last step of a path that can be drawn leads to the end, whence no step leads on.
-    maps = leads[arcs[:-1]].clamp_(max=N_CHOICES - 1)
+    maps = LEADS[arcs[:-1]].clamp_(max=N_CHOICES - 1)
     shift = 1
     while shift < n_steps - 1:
         maps = torch.cat((maps[:shift], maps[shift:].gather(-1, maps[:-shift])))
         shift *= 2
     nodes = torch.cat((torch.zeros_like(maps[:1, :, :1]), maps[..., :1]))
     taken = arcs.gather(-1, nodes).squeeze(-1)
-    return says[taken], leads[taken] + INNER
+    return SAYS[taken], LEADS[taken] + INNER
 
 
 @lru_cache

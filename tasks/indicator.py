@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from tasks.draw import Draws
 from tasks.regression import Regression
 from tasks.task import Batch
 
@@ -45,13 +46,12 @@ class Indicator(Regression):
     n_in = 1
     n_out = 1
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Values ``[T, B, 1]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
         self._require(length)
-        device = generator.device
-        values = torch.rand((length + 1, n_sequences, 1), generator=generator, device=device)
-        due = torch.randint(0, 2, (1, n_sequences, 1), generator=generator, device=device) > 0
-        late = torch.randint(1, 1 + _n_late(length), (1, n_sequences, 1), generator=generator, device=device)
+        values = draws.uniform(length + 1)[..., None]
+        due = draws.integers(0, 2, 1)[..., None] > 0
+        late = draws.integers(1, 1 + _n_late(length), 1)[..., None]
         values.scatter_(0, late.masked_fill(due, 0), INDICATOR)
         values[length:].masked_fill_(due, INDICATOR)
         return Batch(inputs=values[:length], targets=values[length:])

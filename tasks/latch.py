@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn.functional import one_hot
 
+from tasks.draw import Draws
 from tasks.regression import Bit
 from tasks.task import Batch
 
@@ -41,15 +42,14 @@ class Latch(Bit):
     symbolic = False
     n_in = 2 * N_TOLD + 1
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Values ``[T, B, 7]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
         self._require(length)
-        device = generator.device
-        classes = torch.randint(0, 2, (n_sequences,), generator=generator, device=device)
-        steps = torch.arange(N_TOLD, device=device)[:, None]
-        inputs = torch.zeros((length, n_sequences, self.n_in), device=device)
+        classes = draws.integers(0, 2)
+        steps = torch.arange(N_TOLD)[:, None]
+        inputs = torch.zeros(length, draws.n_sequences, self.n_in)
         inputs[:N_TOLD, :, :-1] = one_hot(N_TOLD * classes + steps, self.n_in - 1).float()
-        inputs[N_TOLD:, :, -1].normal_(0.0, NOISE_SD, generator=generator)
+        inputs[N_TOLD:, :, -1] = NOISE_SD * draws.normal(length - N_TOLD)
         return Batch(inputs=inputs, targets=self.TARGET * (2.0 * classes - 1.0)[None, :, None])
 
     def min_lag(self, length: int) -> int:

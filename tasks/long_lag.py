@@ -6,9 +6,10 @@ import math
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import CERTAIN, LogisticWithin, certain
 from tasks.task import Batch, require_at_least, require_one_of
 
@@ -54,17 +55,15 @@ class LongLag(Classification):
         self._judged = slice(-1, None) if self.noisy else slice(None)
         self.n_in = self.n_out = N_TOLD + self._n_between
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and next symbols ``[T, B]``; raises ValueError if the length is too short."""
         self._require(length)
-        device = generator.device
-        first = torch.randint(0, N_TOLD, (1, n_sequences), generator=generator, device=device)
+        first = draws.integers(0, N_TOLD, 1)
         if self.noisy:
-            shape = (length - 1, n_sequences)
-            between = torch.randint(N_TOLD, self.n_in, shape, generator=generator, device=device)
+            between = draws.integers(N_TOLD, self.n_in, length - 1)
         else:
-            steps = torch.arange(1, length, device=device)[:, None]
-            between = (N_TOLD + (steps - length) % self._n_between).expand(-1, n_sequences)
+            steps = torch.arange(1, length)[:, None]
+            between = (N_TOLD + (steps - length) % self._n_between).expand(-1, draws.n_sequences)
         codes = torch.cat((first, between, first))
         return Batch(inputs=codes[:-1], targets=codes[1:])
 

@@ -6,8 +6,9 @@ from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from tasks.draw import Draws
 from tasks.regression import Regression
 from tasks.task import Batch, require_one_of
 
@@ -62,18 +63,18 @@ class MarkedPair(Regression):
         self.logistic = self._hochreiter
         self._tolerance = TOLERANCES[criterion]
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Values ``[T, B, 2]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
         self._require(length)
-        values = self._values(torch.rand((length, n_sequences), generator=generator, device=generator.device))
-        inputs = values.new_zeros((length, n_sequences, self.n_in))
+        values = self._values(draws.uniform(length))
+        inputs = values.new_zeros((length, draws.n_sequences, self.n_in))
         marks = inputs[..., 1]
         if self._hochreiter:
-            positions = _positions_of_hochreiter(generator, n_sequences, length)
+            positions = _positions_of_hochreiter(draws, length)
             values[0].masked_fill_(positions[0] == 0, self.neutral)
             marks.scatter_(0, positions, 1.0)[:: length - 1] = -1.0
         else:
-            positions = _positions_of_pascanu(generator, n_sequences, length)
+            positions = _positions_of_pascanu(draws, length)
             marks.scatter_(0, positions, 1.0)
         inputs[..., 0] = values
         return Batch(inputs=inputs, targets=self._answer(values.gather(0, positions))[None, :, None])
@@ -109,21 +110,19 @@ def _first_end(length: int) -> int:
     return max(1, length // 10)
 
 
-def _positions_of_pascanu(generator: Generator, n_sequences: int, length: int) -> Tensor:
+def _positions_of_pascanu(draws: Draws, length: int) -> Tensor:
     """Steps of the first and the second mark: int64 ``[2, B]``."""
-    windows = ((0, _first_end(length)), (_first_end(length), length // 2))
-    return torch.stack(
-        [torch.randint(*window, (n_sequences,), generator=generator, device=generator.device) for window in windows]
-    )
+    end = _first_end(length)
+    return torch.cat((draws.integers(0, end, 1), draws.integers(end, length // 2, 1)))
 
 
-def _positions_of_hochreiter(generator: Generator, n_sequences: int, length: int) -> Tensor:
+def _positions_of_hochreiter(draws: Draws, length: int) -> Tensor:
     """Steps of the first and the second mark: int64 ``[2, B]``."""
-    half, device = length // 2, generator.device
-    first = torch.randint(0, N_FIRST, (n_sequences,), generator=generator, device=device)
+    half = length // 2
+    first = draws.integers(0, N_FIRST)
     if half < N_FIRST:
         first = ((first - 1) % (half - 1) + 1).where(first > 0, 0)
-    second = torch.randint(1, half, (n_sequences,), generator=generator, device=device)
+    second = draws.integers(1, half)
     # Counted among the steps that are left; step 0 is no candidate whether it is marked or not.
     second += (second >= first) & (first > 0)
     return torch.stack((first, second))

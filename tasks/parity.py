@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from tasks.draw import Draws
 from tasks.regression import Bit
 from tasks.task import Batch
 
@@ -26,11 +26,10 @@ class Parity(Bit):
     symbolic = False
     n_in = 1
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Values ``[T, B, 1]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
         self._require(length)
-        bits = torch.randint(0, 2, (length, n_sequences, 1), generator=generator, device=generator.device)
-        inputs = 2.0 * bits - 1.0
+        inputs = 2.0 * draws.integers(0, 2, length)[..., None] - 1.0
         return Batch(inputs=inputs, targets=self.TARGET * self._sign(inputs))
 
     def min_lag(self, length: int) -> int:

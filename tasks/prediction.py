@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.dataset import Dataset, Split
+from tasks.draw import Draws
 from tasks.task import Batch
 
 
@@ -55,26 +56,20 @@ class Prediction(Dataset):
     shortest_length = 1
     _parts: Mapping[Split, Pieces]
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Frames ``[T, B]`` or ``[T, B, n]`` of the training part, and those that follow them."""
         self._require(length)
-        part, device = self._parts["train"], generator.device
-
-        def below(ends: Tensor) -> Tensor:
-            # float64 tells apart all places of any file that fits a memory.
-            even = torch.rand(n_sequences, generator=generator, device=device, dtype=torch.float64)
-            return (even.cpu() * ends).long()
-
-        piece, _ = part.place(below(part.n_answers.sum()))
+        part = self._parts["train"]
+        piece, _ = part.place(draws.below(part.n_answers.sum()))
         n_answers = part.n_answers[piece]
         steps = torch.arange(length)[:, None]
         asked = steps < n_answers
-        first = part.first[piece] + below((n_answers - length).clamp(min=0) + 1)
+        first = part.first[piece] + draws.below((n_answers - length).clamp(min=0) + 1)
         where = torch.where(asked, first + steps, first)
         targets = part.at(where + 1)
         unasked = torch.nan if targets.is_floating_point() else -1
         targets[~asked] = unasked
-        return Batch(inputs=part.at(where), targets=targets).to(device)
+        return Batch(inputs=part.at(where), targets=targets)
 
     def histories(self, split: Split) -> Tensor:
         """The frames of its piece before each answer: ``[N]``."""

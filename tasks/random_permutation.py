@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import CERTAIN, Softmax, certain
 from tasks.task import Batch, require_one_of
 
@@ -49,12 +50,11 @@ class RandomPermutation(Classification):
         self._read_all = READ_ALL[variant]
         self.noisy = self._read_all
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and next symbols ``[T, B]`` or ``[1, B]``; raises ValueError if the length is too short."""
         self._require(length)
-        device = generator.device
-        codes = torch.randint(N_TOLD, self.n_in, (length + 1, n_sequences), generator=generator, device=device)
-        codes[0] = codes[-1] = torch.randint(0, N_TOLD, (n_sequences,), generator=generator, device=device)
+        codes = draws.integers(N_TOLD, self.n_in, length + 1)
+        codes[0] = codes[-1] = draws.integers(0, N_TOLD)
         return Batch(inputs=codes[:-1], targets=codes[1:] if self._read_all else codes[-1:])
 
     def min_lag(self, length: int) -> int:

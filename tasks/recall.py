@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import Softmax, certain
 from tasks.task import Batch
 
@@ -25,11 +26,10 @@ class Recall(Classification):
     n_after: int
     _readout = Softmax()
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and classes ``[T, B]``; raises ValueError if the length is too short."""
         self._require(length)
-        shape = (self.n_items, n_sequences)
-        items = torch.randint(0, self.n_values, shape, generator=generator, device=generator.device)
+        items = draws.integers(0, self.n_values, self.n_items)
         inputs = self._answers(items, length).roll(self.n_items, dims=0)
         inputs[length - 1 - self.n_after] = self.n_values + 1
         return Batch(inputs=inputs, targets=self._answers(items, length))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from tasks.draw import Draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +64,11 @@ class Problem(ABC):
         """Least length that a ladder may name."""
 
     @abstractmethod
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
-        """Draw ``n_sequences`` sequences of ``length`` steps to train on, on the generator's device.
+    def sample(self, draws: Draws, length: int) -> Batch:
+        """Draw sequences of ``length`` steps to train on, each from its column of ``draws``, on the CPU.
 
-        The batch is a function of the generator's state and the arguments alone, and its tensors are its own: batches
-        are drawn before the updates that they are for. Raises ValueError if ``length`` is below ``shortest_length``.
+        The batch is a function of what is drawn and of the length alone, and its tensors are its own: batches are drawn
+        before the updates that they are for. Raises ValueError if ``length`` is below ``shortest_length``.
         """
 
     @abstractmethod

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import LogisticWithin, Readout, Softmax, certain
 from tasks.task import Batch, require_one_of
 
@@ -77,16 +78,12 @@ class TemporalOrder(Classification):
         self.n_in = N_RELEVANT + N_DISTRACTORS + (2 if self._framed else 0)
         self.n_out = N_RELEVANT ** len(self._starts)
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and classes ``[1, B]``; raises ValueError if the length is too short."""
         self._require(length)
-
-        def integers(low: int, high: int, *shape: int) -> Tensor:
-            return torch.randint(low, high, shape, generator=generator, device=generator.device)
-
-        inputs = integers(N_RELEVANT, N_RELEVANT + N_DISTRACTORS, length, n_sequences)
-        symbols = integers(0, N_RELEVANT, len(self._starts), n_sequences)
-        positions = torch.stack([integers(*_window(length, start), n_sequences) for start in self._starts])
+        inputs = draws.integers(N_RELEVANT, N_RELEVANT + N_DISTRACTORS, length)
+        symbols = draws.integers(0, N_RELEVANT, len(self._starts))
+        positions = torch.cat([draws.integers(*_window(length, start), 1) for start in self._starts])
         inputs.scatter_(0, positions, symbols)
         if self._framed:
             inputs[0], inputs[-1] = self.n_in - 2, self.n_in - 1

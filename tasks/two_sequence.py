@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from tasks.draw import Draws
 from tasks.regression import Regression
 from tasks.task import Batch, require_one_of
 
@@ -85,20 +85,18 @@ class TwoSequence(Regression):
         self._n_informative = n_informative
         self.noisy = self._form.noisy_elements or self._form.noisy_targets
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Values ``[T, B, 1]`` and targets ``[1, B, 1]``; raises ValueError if the length is too short."""
         self._require(length)
-        form, device = self._form, generator.device
-        classes = torch.randint(0, 2, (1, n_sequences, 1), generator=generator, device=device)
-        inputs = torch.empty((length, n_sequences, 1), device=device)
-        inputs.normal_(0.0, math.sqrt(NOISE_VARIANCE), generator=generator)
+        form = self._form
+        classes = draws.integers(0, 2, 1)[..., None]
+        inputs = math.sqrt(NOISE_VARIANCE) * draws.normal(length)[..., None]
         if not form.noisy_elements:
             inputs[: self._n_informative] = 0.0
         inputs[: self._n_informative] += 2.0 * classes - 1.0
         targets = self._target(classes)
         if form.noisy_targets:
-            noise = torch.empty_like(targets).normal_(0.0, math.sqrt(TARGET_NOISE_VARIANCE), generator=generator)
-            targets = targets + noise
+            targets = targets + math.sqrt(TARGET_NOISE_VARIANCE) * draws.normal(1)[..., None]
         return Batch(inputs=inputs, targets=targets)
 
     def min_lag(self, length: int) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.classification import Classification
+from tasks.draw import Draws
 from tasks.readout import LogisticWithin, certain
 from tasks.task import Batch, require_at_least
 
@@ -42,12 +42,11 @@ class VeryLongLag(Classification):
         require_at_least("n_distractors", n_distractors, 1)
         self.n_in = N_NO_DISTRACTORS + n_distractors
 
-    def sample(self, generator: Generator, n_sequences: int, length: int) -> Batch:
+    def sample(self, draws: Draws, length: int) -> Batch:
         """Codes ``[T, B]`` and classes ``[1, B]``; raises ValueError if the length is too short."""
         self._require(length)
-        device = generator.device
-        inputs = torch.randint(N_NO_DISTRACTORS, self.n_in, (length, n_sequences), generator=generator, device=device)
-        told = torch.randint(0, N_TOLD, (1, n_sequences), generator=generator, device=device)
+        inputs = draws.integers(N_NO_DISTRACTORS, self.n_in, length)
+        told = draws.integers(0, N_TOLD, 1)
         inputs[0], inputs[1:2], inputs[-1] = START, told, TRIGGER
         return Batch(inputs=inputs, targets=told)
 

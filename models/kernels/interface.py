@@ -1,4 +1,4 @@
-"""What a device must offer for a stack: passes through whole sequences and an update, on processors and GPUs alike."""
+"""What a device must offer for a stack: passes through whole sequences, noise and updates, on processors and GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = {"tanh": TANH, "logistic": LOGISTIC, "rectifier": RECTIFIER}
 
 
 class Kernels(Protocol):
-    """Passes through sequences ``[K, T, B, ...]`` of a stack, and what changes its parameters after them.
+    """Passes through sequences ``[K, T, B, ...]`` of a stack, noise for them, and what changes its parameters after.
 
     What follows is said of the passes. Tensors are contiguous, in one precision, on one device. A forward pass takes T
     from the drive: who only reads the last states gives it a tape, ``states`` and what is of their shape or for their
@@ -290,3 +290,6 @@ class Kernels(Protocol):
         Changes ``weights``, ``velocity`` and ``square`` ``[K, P]``, and writes the norm of the ``gradient``, ``[K]``,
         float64; ``coefficients`` and ``roles`` are those of ``study.training.rule.Coefficients``.
         """
+
+    def uniform(self, keys: Tensor, index: int, call: int, out: Tensor) -> None:
+        """Numbers in [0, 1) into ``out``, float32 ``[K, n]``, see ``models.philox.uniform``; not of one precision."""

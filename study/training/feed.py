@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from models.dropout import Dropout, Noise, stacked
+from models import philox
+from models.dropout import Dropout, Noise
 from models.network import Network
 from study.plan import Member, TrainingPlan
-from study.seeds import derive, stream
+from study.seeds import derive
+from study.training.draw import StreamDraws, keys
 from tasks import Batch, Problem
 
 AHEAD_ITEMS = 2**15
@@ -57,50 +59,52 @@ class Feed:
     def draw(self, update: int, members: Sequence[Member]) -> tuple[Batch, Noise | None]:
         """Batch and noise of an update; noise is None unless the dropout kind draws masks."""
         length = self.length(update)
-        if self._training.batches == "shared":
-            batch = self._batch(self._seed, update, length)
-            return batch.to(self._device), self._noise(self._seed, update, batch, members)
-        batches = [self._batch(member.seed, update, length) for member in members]
-        noises = [
-            self._noise(member.seed, update, batch, members) for member, batch in zip(members, batches, strict=True)
-        ]
-        batch = Batch(
-            inputs=torch.stack([one.inputs for one in batches]), targets=torch.stack([one.targets for one in batches])
-        )
-        return batch.to(self._device), stacked([noise for noise in noises if noise is not None])
+        # By the processor also for a GPU, for which a sampler's many small steps would be as many launches.
+        stream = self._keys(members, "batch")
+        batch = self._task.sample(StreamDraws(stream, update, self._training.batch_size), length)
+        if self._own:
+            inputs, targets = (_of_members(one, len(members)) for one in (batch.inputs, batch.targets))
+            batch = Batch(inputs=inputs, targets=targets)
+        return batch.to(self._device), self._noise(update, batch.n_read, members)
 
     def part(self, batch: Batch, noise: Noise | None, members: slice) -> tuple[Batch, Noise | None]:
         """What ``draw`` gave, for some of its members only."""
-        if self._training.batches == "shared":
+        if not self._own:
             return batch, noise
         part = Batch(inputs=batch.inputs[members], targets=batch.targets[members])
         return part, noise and noise.of(members)
 
-    def _batch(self, seed: int, update: int, length: int) -> Batch:
-        # By the processor also for a GPU, for which a sampler's many small steps would be as many launches.
-        return self._task.sample(stream(seed, "batch", update), self._training.batch_size, length)
+    @property
+    def _own(self) -> bool:
+        return self._training.batches == "own"
 
-    def _noise(self, seed: int, update: int, batch: Batch, members: Sequence[Member]) -> Noise | None:
-        """Numbers for one batch: those that none of the members reads are not drawn."""
+    def _keys(self, members: Sequence[Member], purpose: str, device: str = "cpu") -> Tensor:
+        """Streams of the members, or the study's where they share it."""
+        seeds = tuple(member.seed for member in members) if self._own else (self._seed,)
+        return keys(seeds, purpose, device=device)
+
+    def _noise(self, update: int, n_read: int, members: Sequence[Member]) -> Noise | None:
+        """Numbers for an update's masks: those that none of the members reads are not drawn."""
         if self._network.dropout is not Dropout.DROPOUT:
             return None
-        n_sequences, n_hidden = self._training.batch_size, self._network.n_hidden
-        every = [member.hyperparameters for member in members]
+        stream = self._keys(members, "dropout", device=self._device)
+        length, n_sequences = self.length(update), self._training.batch_size
+        every, symbolic = [member.hyperparameters for member in members], self._task.symbolic
 
-        def uniform(*shape: int, generator: Generator) -> Tensor:
-            return torch.rand(shape, generator=generator, device=self._device)
+        def uniform(call: int, *shape: int) -> Tensor:
+            found = philox.uniform(stream, update, call, *shape)
+            return found if self._own else found[0]
 
-        def alone(purpose: str, *shape: int) -> Tensor:
-            generator = stream(seed, "dropout", update, purpose, device=self._device)
-            return uniform(*shape, generator=generator)
-
-        generator, symbolic = stream(seed, "dropout", update, device=self._device), self._task.symbolic
-        steps = (self.length(update), n_sequences)
         dropping = any(one.p_drop_output > 0 for one in every)
         holding = symbolic and any(one.dropout_masks == "sequence" for one in every)
         return Noise(
-            inputs=uniform(*steps, 1 if symbolic else self._network.n_in, generator=generator),
-            recurrent=uniform(*steps, n_hidden, generator=generator),
-            outputs=alone("outputs", batch.n_read, n_sequences, n_hidden) if dropping else None,
-            symbols=alone("symbols", n_sequences, self._network.n_in) if holding else None,
+            inputs=uniform(0, length, n_sequences, 1 if symbolic else self._network.n_in),
+            recurrent=uniform(1, length, n_sequences, self._network.n_hidden),
+            outputs=uniform(2, n_read, n_sequences, self._network.n_hidden) if dropping else None,
+            symbols=uniform(3, n_sequences, self._network.n_in) if holding else None,
         )
+
+
+def _of_members(tensor: Tensor, n_members: int) -> Tensor:
+    """Sequences ``[T, K * B, ...]`` of all members by member, ``[K, T, B, ...]``."""
+    return torch.stack(tensor.chunk(n_members, dim=1))

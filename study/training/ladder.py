@@ -8,7 +8,7 @@ import torch
 
 from study.outcome import Rung
 from study.plan import TrainingPlan
-from study.seeds import stream
+from study.training.draw import StreamDraws, keys
 from study.training.yardstick import CHUNK, Infer, Score, Yardstick
 from tasks import Batch, Task
 
@@ -52,8 +52,8 @@ class Ladder(Yardstick):
 
     def _draw(self, purpose: str, length: int, n_sequences: int, part: int) -> Batch:
         """Fresh sequences that no update sees, on all devices the same; purpose and part name independent draws."""
-        generator = stream(self._seed, "evaluation", purpose, length, part)
-        return self._task.sample(generator, n_sequences, length).to(self._device)
+        stream = keys((self._seed,), "evaluation", purpose, length)
+        return self._task.sample(StreamDraws(stream, part, n_sequences), length).to(self._device)
 
 
 def climb(

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, outer, rule
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, outer, philox, rule
 from models.kernels.interface import RECTIFIER, TANH
 
 KERNELS: dict[str, tuple[Any, dict[str, int]]] = {
@@ -44,8 +44,17 @@ N_BATCH = 20
 """Rows of the batch."""
 
 INTEGERS = ("n_matrices", "n_steps", "n_kept", "n_batch", "n_read", "code_stride", "n_choices", "n_places", "first")
-TYPES = {**dict.fromkeys((*INTEGERS, "n_parameters"), "i32"), **dict.fromkeys(("window", "codes"), "*i64")}
-TYPES |= {"roles": "*i8", **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64")}
+PLACES = ("low", "high", "call", "n")
+TYPES = {
+    **dict.fromkeys((*INTEGERS, *PLACES, "n_parameters"), "i32"),
+    **dict.fromkeys(("window", "codes", "keys"), "*i64"),
+}
+TYPES |= {
+    "roles": "*i8",
+    "keys": "*i64",
+    **dict.fromkeys(("low", "high", "call", "n"), "i32"),
+    **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64"),
+}
 
 
 def resting(code: str) -> set[str]:
@@ -113,6 +122,7 @@ def cases() -> Iterator[tuple[str, Any, dict[str, Any], str]]:
             sizes |= {"MASKED": not selected, "SELECTED": selected}
             yield f"outer {selected} {number} {n_hidden}", outer.outer, sizes, number
     yield "rule", rule.update, {"EPSILON": 1e-8, "BLOCK": rule.BLOCK, "num_warps": 4}, "fp32"
+    yield "philox", philox.fill, {"BLOCK": philox.BLOCK, "num_warps": 4}, "fp32"
 
 
 if __name__ == "__main__":

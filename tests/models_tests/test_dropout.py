@@ -32,7 +32,7 @@ from torch.nn.functional import one_hot
 
 from models import CELLS, FAST_CELLS
 from models.cell import Cell
-from models.dropout import Dropout, Keep, Noise, stacked
+from models.dropout import Dropout, Keep, Noise
 
 RATES = torch.tensor([0.3, 0.6, 1.0], dtype=torch.float64)
 HELD = torch.tensor([True, False, True])
@@ -161,14 +161,3 @@ def test_fast_dropout_of_outputs_reads_the_mean_times_p_keep(name: str, coded: b
     gradients = grad((expected - target).square().sum(), tuple(weights.values()))
     actual = shape.gradients(weights, inputs, keep=rates, noise=None, n_read=N_READ, slope=lambda y: 2 * (y - target))
     assert_close(tuple(actual[name] for name in weights), gradients)
-
-
-def test_stacked_noise_has_a_member_axis_and_leaves_out_what_nobody_drew() -> None:
-    one = noise_of(True, False)
-    both = stacked([one, replace(one, inputs=1 - one.inputs)])
-    assert both is not None
-    assert torch.equal(both.inputs, torch.stack((one.inputs, 1 - one.inputs)))
-    without = stacked([replace(one, outputs=None)])
-    assert without is not None
-    assert without.outputs is None
-    assert stacked([]) is None

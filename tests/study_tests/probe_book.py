@@ -10,6 +10,7 @@ from models.cell import Tape
 from models.dropout import Dropout, Keep
 from models.network import Network
 from study.seeds import stream
+from study.training.draw import StreamDraws, keys
 from tasks import TASKS, Batch
 
 TASK = TASKS["temporal_order"]()
@@ -39,7 +40,7 @@ def init(net: Network, n_members: int = 2, scale: float = 1.0, seed: int = 3) ->
 
 
 def batch(length: int = LENGTH) -> Batch:
-    return TASK.sample(stream(4, "probe"), N_SEQUENCES, length)
+    return TASK.sample(StreamDraws(keys((4,), "probe"), 0, N_SEQUENCES), length)
 
 
 def tape_of(net: Network, weights: dict[str, Tensor], data: Batch) -> Tape:

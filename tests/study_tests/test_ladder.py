@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from study.outcome import Rung
-from study.seeds import stream
+from study.training.draw import StreamDraws, keys
 from study.training.ladder import climb, dependency_length, skill, solves_all
 from study.training.measure import yardstick
 from study_tests.plan_book import STACK
@@ -23,7 +23,7 @@ def rung(length: int, n_failed: int) -> Rung:
 
 
 def draw(length: int, n_sequences: int, part: int) -> Batch:
-    return TASK.sample(stream(1, length, part), n_sequences, length)
+    return TASK.sample(StreamDraws(keys((1,), length), part, n_sequences), length)
 
 
 def forgetful(reach: Sequence[int]) -> object:

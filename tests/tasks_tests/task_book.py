@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from tasks import TASKS, Batch, Task
+from study.training.draw import StreamDraws, keys
+from tasks import TASKS, Batch, Draws, Problem, Task
+from tasks.variant import variant_parameters
 
 
 def closed_parameters(kind: type[Task]) -> dict[str, tuple[Any, ...]]:
-    hints = get_type_hints(kind.__init__)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+    return {name: one.values for name, one in variant_parameters(kind).items() if one.values}
 
 
 def variants() -> Iterator[Any]:
@@ -28,8 +29,23 @@ def variants() -> Iterator[Any]:
 every_task = pytest.mark.parametrize("task", list(variants()))
 
 
+def draws(n_sequences: int, *, seed: int = 0) -> Draws:
+    return StreamDraws(keys((seed,), "batch"), 0, n_sequences)
+
+
 def draw(task: Task, n_sequences: int, length: int, seed: int = 0) -> Batch:
-    return task.sample(Generator().manual_seed(seed), n_sequences, length)
+    return task.sample(draws(n_sequences, seed=seed), length)
+
+
+def of_each_stream_alone(problem: Problem, length: int) -> None:
+    streams = keys((1, 2, 3), "batch")
+    together = problem.sample(StreamDraws(streams, 7, 5), length)
+    for k in range(3):
+        alone = problem.sample(StreamDraws(streams[k : k + 1], 7, 5), length)
+        assert torch.equal(together.inputs[:, 5 * k : 5 * k + 5], alone.inputs)
+        torch.testing.assert_close(
+            together.targets[:, 5 * k : 5 * k + 5], alone.targets, rtol=0, atol=0, equal_nan=True
+        )
 
 
 def lengths(task: Task) -> tuple[int, ...]:

@@ -12,12 +12,13 @@ from torch.nn.functional import mse_loss
 from tasks.adding import Adding
 from tasks.marked_pair import TOLERANCES, VARIANTS, Criterion, Variant
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return Adding().sample(Generator().manual_seed(length), n_sequences, length)
+    return Adding().sample(draws(n_sequences, seed=length), length)
 
 
 def test_sample_puts_marks_where_the_paper_does() -> None:

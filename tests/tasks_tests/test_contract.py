@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from tasks import TASKS, Task
-from tasks_tests.task_book import closed_parameters, draw, every_task, lengths, oracle
+from tasks_tests.task_book import closed_parameters, draw, every_task, lengths, of_each_stream_alone, oracle
 
 
 def first_true(mask: Tensor) -> Tensor:
@@ -103,11 +103,17 @@ def test_sample_uses_every_input_line(task: Task) -> None:
 
 
 @every_task
-def test_sample_is_a_function_of_the_generator(task: Task) -> None:
+def test_sample_is_a_function_of_what_it_draws(task: Task) -> None:
     one, same, other = draw(task, 9, 30, seed=1), draw(task, 9, 30, seed=1), draw(task, 9, 30, seed=2)
     assert torch.equal(one.inputs, same.inputs)
     assert torch.equal(one.targets, same.targets)
     assert not torch.equal(one.inputs, other.inputs)
+
+
+@every_task
+def test_sample_for_several_streams_at_once_gives_each_what_it_gets_alone(task: Task) -> None:
+    for length in lengths(task):
+        of_each_stream_alone(task, length)
 
 
 @every_task

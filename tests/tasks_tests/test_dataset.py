@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from tasks import DATASETS, Batch, Dataset
 from tasks.dataset import SPLITS
 from tasks_tests.data_files import write_letters, write_rolls
+from tasks_tests.task_book import draws, of_each_stream_alone
 
 KINDS = ("digits", "permuted", "text", "piano_rolls")
 
@@ -41,7 +42,7 @@ def lengths(dataset: Dataset) -> tuple[int, ...]:
 
 
 def draw(dataset: Dataset, n_sequences: int, length: int, seed: int = 0) -> Batch:
-    return dataset.sample(Generator().manual_seed(seed), n_sequences, length)
+    return dataset.sample(draws(n_sequences, seed=seed), length)
 
 
 def outputs(dataset: Dataset, batch: Batch, n_members: int = 3) -> Tensor:
@@ -67,7 +68,12 @@ def test_sample_has_the_shapes_and_types_of_a_batch(dataset: Dataset) -> None:
             assert (batch.targets.dtype, batch.targets.shape) == (torch.int64, (n_read, 6))
 
 
-def test_sample_is_a_function_of_the_generator_and_of_nothing_else(dataset: Dataset) -> None:
+def test_sample_for_several_streams_at_once_gives_each_what_it_gets_alone(dataset: Dataset) -> None:
+    for length in lengths(dataset):
+        of_each_stream_alone(dataset, length)
+
+
+def test_sample_is_a_function_of_what_it_draws_and_of_nothing_else(dataset: Dataset) -> None:
     before = torch.get_rng_state()
     length = lengths(dataset)[-1]
     one, same, other = (draw(dataset, 9, length, seed) for seed in (1, 1, 2))

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from tasks.dataset import SPLITS, Split
 from tasks.digits import Digits, Order
+from tasks_tests.task_book import draws
 
 
 def loaded(order: Order = "rows") -> Digits:
@@ -47,7 +48,7 @@ def test_pixels_come_row_by_row_or_in_one_order_for_all() -> None:
 def test_sample_draws_training_images_only() -> None:
     digits = loaded()
     known = {tuple(pixels) for pixels in images(digits, "train")[0].tolist()}
-    drawn = digits.sample(torch.Generator().manual_seed(0), 200, 64)
+    drawn = digits.sample(draws(200), 64)
     assert {tuple(pixels) for pixels in drawn.inputs[..., 0].T.tolist()} <= known
 
 

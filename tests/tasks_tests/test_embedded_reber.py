@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Generator
 
 from tasks.embedded_reber import SYMBOLS, EmbeddedReber
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 REBER = {
     1: {"T": 2, "P": 3},
@@ -54,7 +54,7 @@ def legal_after(prefix: str) -> set[str]:
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return EmbeddedReber().sample(Generator().manual_seed(length), n_sequences, length)
+    return EmbeddedReber().sample(draws(n_sequences, seed=length), length)
 
 
 def strings(batch: Batch) -> list[str]:

@@ -17,7 +17,7 @@ from tasks import DATASETS, Batch, Problem
 from tasks.expectation import expected_cross_entropy, expected_softplus, logistic_moments
 from tasks.task import Task
 from tasks_tests.data_files import write_letters, write_rolls
-from tasks_tests.task_book import every_task
+from tasks_tests.task_book import draws, every_task
 
 N_MEMBERS, N_SEQUENCES = 2, 4
 
@@ -92,7 +92,7 @@ def test_expected_cross_entropy_of_two_classes_is_that_of_their_difference() -> 
 
 def draw(problem: Problem, length: int) -> tuple[Batch, Tensor, Tensor]:
     """A batch in double precision, and moments of outputs to it."""
-    batch = problem.sample(Generator().manual_seed(0), N_SEQUENCES, length)
+    batch = problem.sample(draws(N_SEQUENCES), length)
     if batch.targets.is_floating_point():
         batch = Batch(inputs=batch.inputs, targets=batch.targets.double())
     sizes = (N_MEMBERS, batch.n_read, N_SEQUENCES, problem.n_out)

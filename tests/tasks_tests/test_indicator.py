@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from torch import Generator
 from torch.nn.functional import mse_loss
 
 from tasks.indicator import Indicator
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return Indicator().sample(Generator().manual_seed(length), n_sequences, length)
+    return Indicator().sample(draws(n_sequences, seed=length), length)
 
 
 @pytest.mark.parametrize(("length", "n_late"), [(3, 1), (19, 1), (20, 2), (100, 10)])

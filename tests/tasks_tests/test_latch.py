@@ -10,12 +10,13 @@ from torch.nn.functional import mse_loss
 
 from tasks.latch import Latch
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return Latch().sample(Generator().manual_seed(length), n_sequences, length)
+    return Latch().sample(draws(n_sequences, seed=length), length)
 
 
 def test_sample_tells_the_class_in_the_first_three_steps() -> None:

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tasks.long_lag import LongLag, Variant
+from tasks_tests.task_book import draws
 
 N = 20_000
 both_variants = pytest.mark.parametrize("variant", ["hochreiter1997_2a", "hochreiter1997_2b"])
@@ -16,7 +17,7 @@ both_variants = pytest.mark.parametrize("variant", ["hochreiter1997_2a", "hochre
 
 def strings(variant: Variant, n_symbols: int, n_sequences: int, length: int) -> Tensor:
     task = LongLag(variant=variant, n_symbols=n_symbols)
-    batch = task.sample(Generator().manual_seed(0), n_sequences, length)
+    batch = task.sample(draws(n_sequences), length)
     assert torch.equal(batch.inputs[1:], batch.targets[:-1])
     return torch.cat((batch.inputs, batch.targets[-1:]))
 
@@ -64,7 +65,7 @@ def test_sizes_are_the_papers(variant: Variant) -> None:
 @both_variants
 def test_failed_is_a_unit_off_by_a_quarter(variant: Variant) -> None:
     task = LongLag(variant=variant, n_symbols=6)
-    batch = task.sample(Generator().manual_seed(0), 1, 12)
+    batch = task.sample(draws(1), 12)
     for step in range(12):
         for error, expected in ((0.24, False), (0.26, True)):
             outputs = task.oracle(batch).unsqueeze(0)
@@ -80,7 +81,7 @@ def test_failed_is_a_unit_off_by_a_quarter(variant: Variant) -> None:
 
 def test_loss_of_the_oracle_is_that_of_random_symbols_in_2b() -> None:
     task = LongLag(variant="hochreiter1997_2b", n_symbols=6)
-    batch = task.sample(Generator().manual_seed(0), 30, 10)
+    batch = task.sample(draws(30), 10)
     # One of five units should be 1 and is 1/5, four should be 0 and are 1/5, at nine of ten steps.
     expected = 0.9 * (0.8**2 + 4 * 0.2**2) / 2
     assert task.loss(batch, task.oracle(batch).unsqueeze(0)).item() == pytest.approx(expected)

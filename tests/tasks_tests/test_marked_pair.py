@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Generator
 
 from tasks.adding import Adding
 from tasks.marked_pair import MarkedPair
 from tasks.multiplication import Multiplication
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
@@ -20,7 +20,7 @@ both_tasks = pytest.mark.parametrize("kind", [Adding, Multiplication])
 
 
 def draw(kind: type[MarkedPair], n_sequences: int, length: int) -> Batch:
-    return kind(variant="hochreiter1997").sample(Generator().manual_seed(length), n_sequences, length)
+    return kind(variant="hochreiter1997").sample(draws(n_sequences, seed=length), length)
 
 
 def seen(batch: Batch) -> list[tuple[int, ...]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from torch import Generator
 
 from tasks.memorisation import Memorisation, NValues
+from tasks_tests.task_book import draws
 
 both = pytest.mark.parametrize(("n_values", "n_items"), [(2, 5), (5, 10)])
 
@@ -16,7 +16,7 @@ both = pytest.mark.parametrize(("n_values", "n_items"), [(2, 5), (5, 10)])
 def test_sample_is_laid_out_as_in_the_code(n_values: NValues, n_items: int) -> None:
     for n_blank in (1, 2, 50):
         length = n_blank + 2 * n_items
-        batch = Memorisation(n_values=n_values).sample(Generator().manual_seed(0), 40, length)
+        batch = Memorisation(n_values=n_values).sample(draws(40), length)
         blank, go = n_values, n_values + 1
         for sequence, answers in zip(batch.inputs.T.tolist(), batch.targets.T.tolist(), strict=True):
             items = sequence[:n_items]
@@ -29,7 +29,7 @@ def test_sample_is_laid_out_as_in_the_code(n_values: NValues, n_items: int) -> N
 @both
 def test_sample_draws_all_strings_evenly(n_values: NValues, n_items: int) -> None:
     n = 20_000
-    items = Memorisation(n_values=n_values).sample(Generator().manual_seed(0), n, 30).inputs[:n_items].double()
+    items = Memorisation(n_values=n_values).sample(draws(n), 30).inputs[:n_items].double()
     # Values, and pairs of neighbours, are uniform: six standard errors of a binomial count.
     for codes, kinds in ((items, n_values), (items[1:] * n_values + items[:-1], n_values**2)):
         for step in codes:
@@ -53,7 +53,7 @@ def test_chance_error_leaves_one_string_of_32() -> None:
 
 def test_failed_is_any_wrong_step_in_the_blank_as_well() -> None:
     task = Memorisation()
-    batch = task.sample(Generator().manual_seed(0), 1, 20)
+    batch = task.sample(draws(1), 20)
     for step in range(20):
         outputs = task.oracle(batch).unsqueeze(0)
         outputs[0, step] = outputs[0, step].roll(1, dims=-1)

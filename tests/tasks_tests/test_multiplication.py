@@ -12,10 +12,11 @@ from torch.nn.functional import mse_loss
 from tasks.marked_pair import TOLERANCES, VARIANTS, Criterion, Variant
 from tasks.multiplication import Multiplication
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return Multiplication().sample(Generator().manual_seed(length), n_sequences, length)
+    return Multiplication().sample(draws(n_sequences, seed=length), length)
 
 
 def test_sample_targets_the_product_of_the_marked_values() -> None:

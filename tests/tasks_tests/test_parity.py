@@ -10,12 +10,13 @@ from torch.nn.functional import mse_loss
 
 from tasks.parity import Parity
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
 
 def draw(n_sequences: int, length: int) -> Batch:
-    return Parity().sample(Generator().manual_seed(length), n_sequences, length)
+    return Parity().sample(draws(n_sequences, seed=length), length)
 
 
 def test_sample_targets_the_parity_of_minus_signs() -> None:

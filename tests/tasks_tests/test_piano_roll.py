@@ -13,6 +13,7 @@ import torch
 from tasks.dataset import SPLITS
 from tasks.piano_roll import PianoRolls
 from tasks_tests.data_files import Rolls, rolls, write_rolls
+from tasks_tests.task_book import draws
 
 
 def loaded(path: Path) -> PianoRolls:
@@ -37,7 +38,7 @@ def test_every_frame_but_a_pieces_first_is_an_answer(tmp_path: Path) -> None:
 
 
 def test_sample_cuts_long_pieces_anywhere_and_leaves_the_rest_of_short_ones_unasked(tmp_path: Path) -> None:
-    batch = loaded(write_rolls(tmp_path)).sample(torch.Generator().manual_seed(0), 4000, 20)
+    batch = loaded(write_rolls(tmp_path)).sample(draws(4000), 20)
     short, long, tiny, _ = rolls()["train"]
     counts = dict.fromkeys(("short", "long", "tiny"), 0)
     starts = set()
@@ -59,7 +60,7 @@ def test_sample_cuts_long_pieces_anywhere_and_leaves_the_rest_of_short_ones_unas
 
 def test_a_frame_that_is_not_asked_has_no_slope(tmp_path: Path) -> None:
     music = loaded(write_rolls(tmp_path))
-    batch = music.sample(torch.Generator().manual_seed(0), 50, 20)
+    batch = music.sample(draws(50), 20)
     _, slope = music.loss_and_slope(batch, torch.randn((2, 20, 50, 88), generator=torch.Generator().manual_seed(1)))
     unasked = batch.targets.isnan().any(-1)
     assert unasked.any()

@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
-from torch import Generator
 
 from tasks.random_permutation import RandomPermutation
 from tasks.task import Batch
+from tasks_tests.task_book import draws
 
 N = 20_000
 
 
 def draw(length: int, n_sequences: int = N) -> Batch:
-    return RandomPermutation(variant="pascanu2013_text").sample(Generator().manual_seed(0), n_sequences, length)
+    return RandomPermutation(variant="pascanu2013_text").sample(draws(n_sequences), length)
 
 
 def test_sample_has_one_of_two_symbols_first_and_last_and_the_others_between() -> None:
@@ -41,7 +41,7 @@ def test_sample_draws_symbols_evenly_and_apart() -> None:
 
 def test_sample_asks_for_every_next_symbol_in_the_text_and_the_last_in_the_code() -> None:
     text = draw(30, 8)
-    code = RandomPermutation(variant="pascanu2013_code").sample(Generator().manual_seed(0), 8, 30)
+    code = RandomPermutation(variant="pascanu2013_code").sample(draws(8), 30)
     assert torch.equal(text.inputs, code.inputs)
     assert torch.equal(text.targets[:-1], text.inputs[1:])
     assert torch.equal(text.targets[-1:], code.targets)
@@ -63,5 +63,5 @@ def test_loss_of_the_oracle_is_ln_98_for_each_random_symbol() -> None:
     batch = draw(10, 50)
     assert task.loss(batch, task.oracle(batch).unsqueeze(0)).item() == pytest.approx(0.9 * math.log(98))
     code = RandomPermutation()
-    batch = code.sample(Generator().manual_seed(0), 50, 10)
+    batch = code.sample(draws(50), 10)
     assert code.loss(batch, code.oracle(batch).unsqueeze(0)).item() == 0

@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from torch import Generator
 
 from tasks.task import Batch
 from tasks.temporal_order import NSymbols, TemporalOrder, Variant
+from tasks_tests.task_book import draws
 
 N = 20_000
 STARTS: dict[tuple[Variant, NSymbols], tuple[int, ...]] = {
@@ -28,7 +28,7 @@ every_variant = pytest.mark.parametrize(("variant", "n_symbols"), STARTS)
 
 def draw(variant: Variant, n_symbols: NSymbols, n_sequences: int, length: int) -> Batch:
     task = TemporalOrder(variant=variant, n_symbols=n_symbols)
-    return task.sample(Generator().manual_seed(length), n_sequences, length)
+    return task.sample(draws(n_sequences, seed=length), length)
 
 
 def assert_uniform(counts: list[int]) -> None:

@@ -10,6 +10,7 @@ import torch
 from tasks.dataset import SPLITS, Split
 from tasks.text import Text
 from tasks_tests.data_files import letters
+from tasks_tests.task_book import draws
 
 
 def loaded(path: Path) -> Text:
@@ -54,7 +55,7 @@ def test_sample_takes_training_text_and_asks_what_follows(tmp_path: Path) -> Non
     whole = letters(200, lag=3, p_random=1.0)
     (tmp_path / "a.txt").write_text(whole)
     text = loaded(tmp_path / "a.txt")
-    batch = text.sample(torch.Generator().manual_seed(0), 3000, 12)
+    batch = text.sample(draws(3000), 12)
     assert torch.equal(batch.inputs[1:], batch.targets[:-1])
     seen = {
         "".join("abc"[code] for code in [*inputs, target])
@@ -67,7 +68,7 @@ def test_sample_takes_training_text_and_asks_what_follows(tmp_path: Path) -> Non
 def test_sample_asks_nothing_past_the_end_of_a_short_text(tmp_path: Path) -> None:
     for split in SPLITS:
         (tmp_path / f"{split}.txt").write_text("abcab")
-    batch = loaded(tmp_path / "*.txt").sample(torch.Generator().manual_seed(0), 3, 9)
+    batch = loaded(tmp_path / "*.txt").sample(draws(3), 9)
     assert batch.inputs[:4].T.tolist() == [[0, 1, 2, 0]] * 3
     assert batch.targets.T.tolist() == [[1, 2, 0, 1, -1, -1, -1, -1, -1]] * 3
 

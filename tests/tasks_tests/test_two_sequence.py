@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 
 from tasks.task import Batch
 from tasks.two_sequence import FORMS, N_INFORMATIVE, NInformative, TwoSequence, Variant
+from tasks_tests.task_book import draws
 
 N = 20_000
 
@@ -21,7 +22,7 @@ every_n = pytest.mark.parametrize("n_informative", N_INFORMATIVE)
 
 def draw(variant: Variant, n_informative: NInformative, n_sequences: int, length: int) -> Batch:
     task = TwoSequence(variant=variant, n_informative=n_informative)
-    return task.sample(Generator().manual_seed(length), n_sequences, length)
+    return task.sample(draws(n_sequences, seed=length), length)
 
 
 def assert_normal(values: Tensor, variance: float) -> None:

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from torch import Generator
 
 from tasks.task import Batch
 from tasks.very_long_lag import VeryLongLag
+from tasks_tests.task_book import draws
 
 X, Y, START, TRIGGER = range(4)
 
 
 def test_sample_is_start_symbol_distractors_and_trigger() -> None:
     for length in (3, 4, 50):
-        batch = VeryLongLag(n_distractors=7).sample(Generator().manual_seed(0), 60, length)
+        batch = VeryLongLag(n_distractors=7).sample(draws(60), length)
         assert (batch.inputs[0] == START).all()
         assert ((batch.inputs[1] == X) | (batch.inputs[1] == Y)).all()
         assert torch.equal(batch.inputs[1:2], batch.targets)
@@ -26,7 +26,7 @@ def test_sample_is_start_symbol_distractors_and_trigger() -> None:
 
 def test_sample_draws_symbols_and_distractors_evenly() -> None:
     n = 20_000
-    inputs = VeryLongLag(n_distractors=7).sample(Generator().manual_seed(0), n, 6).inputs
+    inputs = VeryLongLag(n_distractors=7).sample(draws(n), 6).inputs
     # Six standard errors of a binomial count.
     assert abs(int(inputs[1].sum()) - n / 2) < 6 * math.sqrt(n / 4)
     for step in inputs[2:-1]:

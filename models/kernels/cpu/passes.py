@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru, rule
+from models.kernels.cpu import elman, fast_elman, gru, lstm, min_gru, philox, rule
 from models.kernels.cpu.threads import Array, over_members, over_rows
 
 
@@ -251,6 +251,11 @@ def apply_rule(
     """See ``Kernels``."""
     held = (weights, gradient, velocity, square, coefficients, roles, norm, int(n_updates), epsilon)
     over_members(rule.update, len(weights), *held)
+
+
+def uniform(keys: Tensor, index: int, call: int, out: Tensor) -> None:
+    """See ``Kernels``."""
+    over_members(philox.uniform, len(keys), keys, index, call, out)
 
 
 def _errors(cotangent: Tensor, window: Tensor | None, codes: Tensor | None) -> tuple[Array, Array, Array]:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from models.drive import Drive
-from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, rule
+from models.kernels.gpu import elman, fast_elman, gru, lstm, lstm_1997, min_gru, philox, rule
 from models.kernels.gpu.launch import launch, launch_on, or_any, room, turned
 from models.kernels.gpu.outer import collect, multiply
 from models.untied import write_layer_gradients
 
-apply_rule = rule.apply_rule
+apply_rule, uniform = rule.apply_rule, philox.uniform
 
 
 def new_gates(states: Tensor, n_gates: int) -> Tensor:

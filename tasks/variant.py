@@ -1,0 +1,33 @@
+"""The parameters by which a problem's variants differ, read off its constructor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from tasks.task import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantParameter:
+    """A parameter: its values where they are a closed set, else none; and its default, None where it must be given."""
+
+    values: tuple[str | int, ...]
+    default: str | int | None
+
+
+def variant_parameters(problem: type[Problem]) -> dict[str, VariantParameter]:
+    """The parameters of a problem by name, in the constructor's order."""
+    try:
+        hints = get_type_hints(problem.__init__)
+    except NameError:
+        # A package of another's may name what it imports for type checkers only.
+        hints = {}
+    return {
+        name: VariantParameter(
+            values=get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (),
+            default=None if one.default is one.empty else one.default,
+        )
+        for name, one in signature(problem).parameters.items()
+    }

@@ -1,0 +1,40 @@
+"""Parameters of variants, as a constructor declares them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tasks import TASKS
+from tasks.parity import Parity
+from tasks.variant import VariantParameter, variant_parameters
+
+
+class Varied(Parity):
+    def __init__(self, *, path: str, form: Literal["short", "long"] = "long", n: int = 3) -> None: ...
+
+
+class Unresolved(Parity):
+    def __init__(self, *, n: int = 2) -> None: ...
+
+
+def test_variant_parameters_have_their_values_and_defaults() -> None:
+    assert variant_parameters(Varied) == {
+        "path": VariantParameter(values=(), default=None),
+        "form": VariantParameter(values=("short", "long"), default="long"),
+        "n": VariantParameter(values=(), default=3),
+    }
+
+
+def test_values_stay_unknown_where_an_annotation_names_what_is_not_there() -> None:
+    Unresolved.__init__.__annotations__["n"] = "NotImported"
+    assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), default=2)}
+
+
+def test_a_task_without_a_constructor_has_no_parameters() -> None:
+    assert variant_parameters(Parity) == {}
+
+
+def test_defaults_are_among_the_values() -> None:
+    found = [one for kind in TASKS.values() for one in variant_parameters(kind).values() if one.values]
+    assert found
+    assert all(one.default in one.values for one in found)
