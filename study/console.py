@@ -23,7 +23,10 @@ from study.running import Watched
 from study.search.catalogue import Header
 
 PLAIN_S = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal, unless the study is asked to stop."""
+
+GLANCE_S = 0.25
+"""Seconds between two looks at whether it is."""
 
 
 @contextmanager
@@ -44,9 +47,13 @@ def watching(console: Console, watched: Watched) -> Iterator[None]:
     over = threading.Event()
 
     def tell() -> None:
+        shown_s, said = time.monotonic(), False
         with _readers_gone():
-            while not over.wait(PLAIN_S):
-                console.print(progress_line(watched), soft_wrap=True)
+            while not over.wait(GLANCE_S):
+                stopping = watched.stopping()
+                if time.monotonic() - shown_s >= PLAIN_S or (stopping and not said):
+                    console.print(progress_line(watched), soft_wrap=True)
+                    shown_s, said = time.monotonic(), stopping
 
     thread = threading.Thread(target=tell, name="longlag-progress", daemon=True)
     thread.start()
@@ -191,7 +198,9 @@ def _brief(course: Course, n_trials: int) -> str:
 
 
 def _left(watched: Watched, elapsed: float) -> str:
-    """Time left, from the share of the budget that this run has worked off so far."""
+    """Time left, from the share of the budget that this run has worked off so far; or that it ends before."""
+    if watched.stopping():
+        return "stopping: trials under way are left for `longlag resume`"
     n_settled = sum(course.n_settled for course in watched.courses.values())
     settled_here = n_settled - watched.n_settled_before
     remaining = len(watched.courses) * watched.plan.search.n_trials - n_settled

@@ -29,7 +29,10 @@ FLUSH_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What a live display may read while a study runs; ``n_pending`` and ``tracking_error`` tell of the tracking."""
+    """What a live display may read while a study runs.
+
+    ``n_pending`` and ``tracking_error`` tell of the tracking, ``stopping`` whether the study has been asked to stop.
+    """
 
     plan: StudyPlan
     courses: Mapping[str, Course]
@@ -37,6 +40,7 @@ class Watched:
     n_settled_before: int
     n_pending: Callable[[], int]
     tracking_error: Callable[[], str | None]
+    stopping: Callable[[], bool]
 
 
 def tracking_uri(settings: Settings) -> str:
@@ -78,6 +82,7 @@ def owned(
             n_settled_before=sum(course.n_settled for course in conductor.courses.values()),
             n_pending=sink.pending,
             tracking_error=sink.last_error,
+            stopping=stop.is_set,
         )
         ending = StudyState.FAILED
         try:

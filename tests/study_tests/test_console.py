@@ -16,7 +16,8 @@ from study.course import Course
 from study.running import Watched
 from study.study_file import load_spec
 
-console.PLAIN_S = 0.1
+asked = time.monotonic() + 0.3 if sys.argv[2:] else float("inf")
+console.PLAIN_S, console.GLANCE_S = 60.0 if sys.argv[2:] else 0.1, 0.05
 plan = load_spec("demo").plan("cpu")
 courses = {model.name: Course(plan=model, search=None, n_asked=0, records={}) for model in plan.models}
 watched = Watched(
@@ -26,6 +27,7 @@ watched = Watched(
     n_settled_before=0,
     n_pending=lambda: 0,
     tracking_error=lambda: None,
+    stopping=lambda: time.monotonic() > asked,
 )
 shown = Console(force_terminal=sys.argv[1] == "terminal")
 with console.watching(shown, watched):
@@ -49,3 +51,13 @@ def test_a_study_goes_on_when_its_reader_has_gone(where: str) -> None:
 def test_a_study_shows_how_far_its_models_are(where: str, saying: str) -> None:
     done = subprocess.run([sys.executable, "-c", _WATCHED, where], capture_output=True, check=True, text=True)
     assert saying in done.stdout
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_a_study_that_is_asked_to_stop_says_so_before_it_has(where: str) -> None:
+    command = [sys.executable, "-c", _WATCHED, where, "stopping"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert "stopping: trials under way" in done.stdout
+    if where == "pipe":
+        # Once at once, and once at the end.
+        assert done.stdout.count("stopping") == 2
