@@ -2,8 +2,8 @@
 
 Philox4x32-10 maps a key of 64 bits and a counter of 128 to four words of 32 bits. Here the counter is the number of a
 block, the ``call``, and the two halves of the ``index``: who asks twice in one place, for inputs and then for targets
-say, counts his calls, and what an update draws has that update's index. The numbers of a call come in chunks of 64
-blocks, the first words of all of them before the second ones, the third and the fourth.
+say, counts his calls, and what an update draws has that update's index. The numbers of a call, 2^34 at most, come in
+chunks of 64 blocks, the first words of all of them before the second ones, the third and the fourth.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Differs: nothing but the order of the words.
 """
@@ -23,7 +23,7 @@ from models.kernels.cpu import philox
 def integers(keys: Tensor, index: int, call: int, *shape: int, low: int, high: int, n_columns: int) -> Tensor:
     """Equally likely integers from ``low`` up to ``high``, left out, on the CPU: int64 ``[*shape, K * n_columns]``.
 
-    Where their number is no power of 2, probabilities differ by less than 2^-32.
+    Where their number is no power of 2, probabilities differ by 2^-32.
 
     Args:
         keys: of the streams, int64 ``[K]``.
@@ -50,12 +50,8 @@ def uniform(keys: Tensor, index: int, call: int, *shape: int) -> Tensor:
         call: see ``integers``.
         shape: of each stream's numbers.
     """
-    out = torch.empty(len(keys), math.prod(shape), device=keys.device)
     kernels = kernels_for(keys.device)
-    if kernels is None:
-        on_cpu = torch.empty_like(out, device="cpu")
-        cpu.uniform(keys.cpu(), index, call, on_cpu)
-        out = on_cpu.to(keys.device)
-    else:
-        kernels.uniform(keys, index, call, out)
-    return out.view(len(keys), *shape)
+    there = keys if kernels is not None else keys.cpu()
+    out = torch.empty(len(keys), math.prod(shape), dtype=torch.float32, device=there.device)
+    (kernels or cpu).uniform(there, index, call, out)
+    return out.to(keys.device).view(len(keys), *shape)

@@ -148,7 +148,7 @@ def tasks() -> None:
         (
             name,
             parameter,
-            "must be given" if one.default is None else str(one.default),
+            "must be given" if one.required else str(one.default),
             ", ".join(map(str, one.values)),
         )
         for name, problem in problems

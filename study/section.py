@@ -76,8 +76,7 @@ class TaskSpec(Section):
             return problem(**self.parameters)
         except TypeError:
             known = [
-                name if one.default is not None else f"{name} (must be given)"
-                for name, one in variant_parameters(problem).items()
+                f"{name} (must be given)" if one.required else name for name, one in variant_parameters(problem).items()
             ]
             given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items()) or "none"
             raise ValueError(

@@ -17,6 +17,6 @@ def derive(seed: int, *path: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def stream(seed: int, *path: str | int, device: str = "cpu") -> torch.Generator:
-    """A torch generator on ``device`` at the start of the stream that the path names."""
-    return torch.Generator(device=device).manual_seed(derive(seed, *path))
+def stream(seed: int, *path: str | int) -> torch.Generator:
+    """A torch generator at the start of the stream that the path names."""
+    return torch.Generator().manual_seed(derive(seed, *path))

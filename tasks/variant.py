@@ -11,22 +11,24 @@ from tasks.task import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class VariantParameter:
-    """A parameter: its values where they are a closed set, else none; and its default, None where it must be given."""
+    """A parameter: its values where they are a closed set, else none; and its default, if it need not be given."""
 
     values: tuple[str | int, ...]
-    default: str | int | None
+    required: bool
+    default: str | int | None = None
 
 
 def variant_parameters(problem: type[Problem]) -> dict[str, VariantParameter]:
     """The parameters of a problem by name, in the constructor's order."""
     try:
         hints = get_type_hints(problem.__init__)
-    except NameError:
-        # A package of another's may name what it imports for type checkers only.
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        # Another's package may annotate with what it imports for type checkers only, or what is no type.
         hints = {}
     return {
         name: VariantParameter(
             values=get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (),
+            required=one.default is one.empty,
             default=None if one.default is one.empty else one.default,
         )
         for name, one in signature(problem).parameters.items()

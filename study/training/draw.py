@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -38,6 +37,6 @@ class StreamDraws(Draws):
 
 
 @lru_cache
-def keys(seeds: Sequence[int], *path: str | int, device: str = "cpu") -> Tensor:
+def keys(seeds: tuple[int, ...], *path: str | int, device: str = "cpu") -> Tensor:
     """Keys of the streams that a path names under each of some seeds, int64 ``[K]`` on a device."""
-    return torch.tensor([derive(seed, *path) for seed in seeds], device=device)
+    return torch.tensor([derive(seed, *path) for seed in seeds], dtype=torch.int64, device=device)

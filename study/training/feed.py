@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from models import philox
@@ -107,4 +106,5 @@ class Feed:
 
 def _of_members(tensor: Tensor, n_members: int) -> Tensor:
     """Sequences ``[T, K * B, ...]`` of all members by member, ``[K, T, B, ...]``."""
-    return torch.stack(tensor.chunk(n_members, dim=1))
+    steps, _, *shape = tensor.shape
+    return tensor.reshape(steps, n_members, -1, *shape).transpose(0, 1).contiguous()

@@ -51,8 +51,6 @@ TYPES = {
 }
 TYPES |= {
     "roles": "*i8",
-    "keys": "*i64",
-    **dict.fromkeys(("low", "high", "call", "n"), "i32"),
     **dict.fromkeys(("coefficients", "norm", "n_updates"), "*fp64"),
 }
 

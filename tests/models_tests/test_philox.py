@@ -103,3 +103,17 @@ def test_numbers_of_other_streams_indices_and_calls_are_unrelated(other: tuple[T
 def test_integers_refuse_a_range_that_is_empty_or_too_wide(low: int, high: int) -> None:
     with pytest.raises(ValueError, match=f"low < high <= low \\+ 2\\^32 must hold, but got low={low}, high={high}"):
         philox.integers(KEYS, INDEX, CALL, 4, low=low, high=high, n_columns=2)
+
+
+def test_noise_is_the_same_on_a_device_that_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = philox.uniform(KEYS, INDEX, CALL, 7)
+    monkeypatch.setattr(philox, "kernels_for", lambda device: None)
+    assert torch.equal(philox.uniform(KEYS, INDEX, CALL, 7), expected)
+
+
+def test_noise_is_in_single_precision_whatever_the_default() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert philox.uniform(KEYS, INDEX, CALL, 7).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)

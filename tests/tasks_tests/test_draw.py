@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
+from tasks import Draws
 from tasks_tests.task_book import draws
 
 
@@ -19,11 +21,27 @@ def test_normal_numbers_have_the_shares_of_the_normal_distribution() -> None:
         assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / drawn.numel())
 
 
+class Ends(Draws):
+    """The least and the largest integer there is."""
+
+    n_sequences = 2
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        return torch.tensor([low, high - 1]).expand(*shape, 2)
+
+    def uniform(self, *shape: int) -> Tensor:
+        raise NotImplementedError
+
+
 def test_normal_numbers_are_finite_at_both_ends() -> None:
-    level = (torch.tensor([0, 2**31 - 1]).double() + 0.5) / 2**31
-    ends = torch.special.ndtri(level)
-    assert torch.equal(ends[0], -ends[1])
-    assert 6.1 < float(ends[1]) < 6.3
+    least, largest = Ends().normal(1)[0].tolist()
+    assert least == -largest
+    assert 6.1 < largest < 6.3
+
+
+def test_places_stay_below_their_ends() -> None:
+    for end in (1, 2, 10**12 + 1, 2**53):
+        assert Ends().below(torch.tensor(end)).tolist() == [0, end - 1]
 
 
 def test_places_below_ends_of_any_size_are_equally_likely() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import pytest
+
 from tasks import TASKS
 from tasks.parity import Parity
 from tasks.variant import VariantParameter, variant_parameters
 
 
 class Varied(Parity):
-    def __init__(self, *, path: str, form: Literal["short", "long"] = "long", n: int = 3) -> None: ...
+    def __init__(
+        self, *, path: str, name: str | None = None, form: Literal["short", "long"] = "long", n: int = 3
+    ) -> None: ...
 
 
 class Unresolved(Parity):
@@ -19,15 +23,17 @@ class Unresolved(Parity):
 
 def test_variant_parameters_have_their_values_and_defaults() -> None:
     assert variant_parameters(Varied) == {
-        "path": VariantParameter(values=(), default=None),
-        "form": VariantParameter(values=("short", "long"), default="long"),
-        "n": VariantParameter(values=(), default=3),
+        "path": VariantParameter(values=(), required=True),
+        "name": VariantParameter(values=(), required=False),
+        "form": VariantParameter(values=("short", "long"), required=False, default="long"),
+        "n": VariantParameter(values=(), required=False, default=3),
     }
 
 
-def test_values_stay_unknown_where_an_annotation_names_what_is_not_there() -> None:
-    Unresolved.__init__.__annotations__["n"] = "NotImported"
-    assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), default=2)}
+@pytest.mark.parametrize("annotation", ["NotImported", "torch.not_there", "'a' | None", "1 +"])
+def test_values_stay_unknown_where_an_annotation_is_no_type(monkeypatch: pytest.MonkeyPatch, annotation: str) -> None:
+    monkeypatch.setitem(Unresolved.__init__.__annotations__, "n", annotation)
+    assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), required=False, default=2)}
 
 
 def test_a_task_without_a_constructor_has_no_parameters() -> None:

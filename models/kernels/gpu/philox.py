@@ -27,7 +27,8 @@ def uniform(keys: Tensor, index: int, call: int, out: Tensor) -> None:
 @triton.jit(do_not_specialize=["low", "high", "call", "n"])
 def fill(keys, low, high, call, out, n, BLOCK: tl.constexpr):
     """A part of the numbers of one stream, see ``models.philox.uniform``; the index comes in two halves."""
-    k, block = tl.program_id(1).to(tl.int64), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    # Places of a long stream's numbers take more than 32 bits.
+    k, block = tl.program_id(1).to(tl.int64), tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     key = tl.load(keys + k).to(tl.uint64)
     left, right = key & 0xFFFFFFFF, key >> 32
     first = block.to(tl.uint64)
