@@ -25,6 +25,10 @@ DEEPEST = 1e-12
 """Error flow relative to its maximum at which a figure ends: below lie only rounding errors."""
 
 
+PANELS_INCHES = 7.5
+"""Width of both panels of an answer and the room between them."""
+
+
 def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     """Who learned how long a dependency, and how far back the error signal of each model's best trial reaches.
 
@@ -36,7 +40,12 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     figure, (left, right) = empty_figure(n_panels=2, height=height)
     heading = f"Who learned how long a dependency? {title}"
     figure.suptitle(heading, x=0.5, y=1 - 0.12 / height, va="top", fontsize=12, color=INK, fontweight="bold")
-    figure.subplots_adjust(left=min(0.3, 0.03 + 0.009 * max(len(answer.model) for answer in answers)))
+    # Names stand left of the one panel and in the legend of the other, where it hides no curve.
+    n_letters = max(len(answer.model) for answer in answers)
+    before, behind = 0.35 + 0.1 * n_letters, 0.7 + 0.09 * n_letters
+    width = before + PANELS_INCHES + behind
+    figure.set_figwidth(width)
+    figure.subplots_adjust(left=before / width, right=1 - behind / width, wspace=0.25)
     longest = max(max(answer.lengths) for answer in answers)
     for row, answer in enumerate(answers):
         colour, best = COLOURS[row % len(COLOURS)], answer.best.dependency_length
@@ -58,7 +67,8 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     name_flow_axes(right)
     _limit_flow_axes(right, [answer.best for answer in answers])
     if right.get_legend_handles_labels()[0]:
-        right.legend(loc="best", title="best trial of", edgecolor="none", framealpha=0.85)
+        place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+        right.legend(title="best trial of", alignment="left", frameon=False, **place)
     return figure
 
 
@@ -99,9 +109,9 @@ def _limit_flow_axes(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """End the axes where only rounding errors lie."""
     shown = [value for outcome in outcomes for value in outcome.error_flow if 0 < value < math.inf]
     if shown:
-        # Three decades at least, so that a signal that keeps its size looks like one; room above for the legend.
+        # Three decades at least, so that a signal that keeps its size looks like one.
         top, bottom = max(shown), min(1e-3 * max(shown), *shown)
-        axes.set_ylim(max(bottom, DEEPEST * top) / 3, 3 * top * (top / max(bottom, DEEPEST * top)) ** 0.25)
+        axes.set_ylim(max(bottom, DEEPEST * top) / 3, 3 * top)
         axes.set_xlim(0, 1.03 * max(len(outcome.error_flow) for outcome in outcomes))
     else:
         axes.text(0.5, 0.5, "none measured", transform=axes.transAxes, ha="center", color=INK)
