@@ -292,4 +292,4 @@ class Kernels(Protocol):
         """
 
     def uniform(self, keys: Tensor, index: int, call: int, out: Tensor) -> None:
-        """Numbers in [0, 1) into ``out``, float32 ``[K, n]``, see ``models.philox.uniform``; not of one precision."""
+        """``models.philox.uniform`` into ``out`` ``[K, n]``, float32 whatever the precision of the passes."""

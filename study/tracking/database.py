@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,13 +18,32 @@ ARTIFACTS = "artifacts"
 
 @lru_cache(maxsize=1)
 def empty_database() -> bytes:
-    """A file of tables with nothing in them; MLflow goes through all its versions to make it, most of a second."""
-    from mlflow import MlflowClient
+    """A file of tables with nothing in them.
 
+    MLflow goes through all its versions to make it, most of a second: the user's cache folder keeps it for the next
+    process, where it can.
+    """
+    from mlflow import MlflowClient, __version__
+
+    # No home, no permission, no room: it is made again.
+    with suppress(OSError, RuntimeError):
+        return (cache_folder() / f"mlflow-{__version__}.db").read_bytes()
     with tempfile.TemporaryDirectory(prefix="longlag-mlflow-") as folder:
         file = Path(folder) / "mlflow.db"
         MlflowClient(sqlite_uri(file))
-        return file.read_bytes()
+        made = file.read_bytes()
+    with suppress(OSError, RuntimeError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="mlflow-") as folder:
+            kept = Path(folder) / "mlflow.db"
+            _write(kept, made)
+            kept.rename(cache_folder() / f"mlflow-{__version__}.db")
+    return made
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for longlag; raises RuntimeError where there is no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag"
 
 
 def put_database(file: Path) -> None:
@@ -34,10 +53,7 @@ def put_database(file: Path) -> None:
     """
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
         made = Path(folder) / file.name
-        with made.open("wb") as output:
-            output.write(empty_database())
-            output.flush()
-            os.fsync(output.fileno())
+        _write(made, empty_database())
         try:
             file.hardlink_to(made)
         except FileExistsError:
@@ -46,6 +62,14 @@ def put_database(file: Path) -> None:
             # exFAT and many a network's file system have no hard links.
             if not file.exists():
                 made.rename(file)
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Have a new file on the disk, whatever comes after."""
+    with file.open("wb") as output:
+        output.write(content)
+        output.flush()
+        os.fsync(output.fileno())
 
 
 def local_folder(uri: str, address: str) -> Path | None:

@@ -96,7 +96,7 @@ def connect(uri: str) -> MlflowClient:
 def preload(uri: str) -> None:
     """Import MLflow and what draws figures, and make the database that ``connect`` will put where it is missing.
 
-    That takes two or three seconds of one core. Nothing is left on the disk, and no server is asked anything.
+    That takes two seconds of one core. Nothing is left in the data directory, and no server is asked anything.
 
     Args:
         uri: address that ``connect`` will be given.

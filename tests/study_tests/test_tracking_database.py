@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,48 @@ preload(uri)
 assert not list(folder.iterdir()), list(folder.iterdir())
 before = set(sys.modules)
 client = connect(uri)
-assert not {name for name in set(sys.modules) - before if name.partition(".")[0] in {"mlflow", "matplotlib"}}
+# What MLflow imports when it chooses a store is small.
+later = {name for name in set(sys.modules) - before if not name.startswith("mlflow.store.")}
+assert not {name for name in later if name.partition(".")[0] in {"mlflow", "matplotlib"}}
 assert [one.name for one in client.search_experiments()] == ["Default"]
 """
 
 
-def test_preload_leaves_nothing_on_the_disk_and_nothing_to_import(tmp_path: Path) -> None:
+def test_preload_leaves_nothing_where_the_study_is_and_nothing_large_to_import(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PRELOADED, str(tmp_path), embedded_uri(tmp_path / "home")]
     subprocess.run(command, check=True, timeout=PATIENCE_S)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["mlflow.db"]
+
+
+KEPT = """
+import sys
+from sqlalchemy import Engine, event
+from study.tracking.database import empty_database
+
+made = []
+event.listen(Engine, "connect", lambda *connection: made.append(1))
+sys.stdout.buffer.write(empty_database())
+sys.stderr.write("made" if made else "kept")
+"""
+
+
+def emptied(cache: Path) -> tuple[bytes, str]:
+    """An empty database as a new process has it, and whether it was made or kept."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, "-c", KEPT], env=environment, capture_output=True, check=True)
+    return done.stdout, done.stderr.decode()[-4:]
+
+
+def test_an_empty_database_is_made_once_and_kept_for_other_processes(tmp_path: Path) -> None:
+    (first, how), (second, again) = emptied(tmp_path), emptied(tmp_path)
+    assert first == second
+    assert (how, again) == ("made", "kept")
+    assert [path.name for path in (tmp_path / "longlag").iterdir()] == [f"mlflow-{version('mlflow')}.db"]
+
+
+def test_an_empty_database_is_made_again_where_none_can_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "longlag").write_text("no folder", encoding="utf-8")
+    for _ in range(2):
+        database, how = emptied(tmp_path)
+        assert how == "made"
+        assert database.startswith(b"SQLite format 3")
