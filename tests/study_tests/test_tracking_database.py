@@ -32,8 +32,9 @@ connect(sys.argv[1])
 
 
 def test_connect_makes_a_whole_database_after_a_process_was_killed_making_it(tmp_path: Path) -> None:
-    uri = embedded_uri(tmp_path / "home")
-    assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == 9
+    uri, environment = embedded_uri(tmp_path / "home"), {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert subprocess.run([sys.executable, "-c", DIES, uri], env=environment, check=False).returncode == 9
+    assert not list(tmp_path.glob("cache/longlag/mlflow-*"))
     assert [one.name for one in server.connect(uri).search_experiments()] == ["Default"]
 
 
