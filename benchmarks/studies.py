@@ -23,7 +23,7 @@ N_UPDATES, N_WORKERS = 2000, 2
 N_OURS, N_THEIRS = 64, 12
 """Trials of a study; theirs are fewer because their cost per trial, beside the start, does not depend on the number."""
 
-GROWTH = {8: {64: 3, 192: 3, 512: 3, 2000: 3}, 256: {512: 3, 1024: 3, 4096: 1}}
+GROWTH = {8: {64: 3, 512: 3, 2000: 3}, 256: {512: 3, 1024: 3, 4096: 1}}
 """By stack size numbers of short trials, and how often a study of so many is run: starts differ by more than a few
 trials take.
 
