@@ -198,12 +198,12 @@ def _brief(course: Course, n_trials: int) -> str:
 
 
 def _left(watched: Watched, elapsed: float) -> str:
-    """Time left, from the share of the budget that this run has worked off so far; or that it ends before."""
-    if watched.stopping():
-        return "stopping: trials under way are left for `longlag resume`"
+    """Time left, from the share of the budget that this run has worked off so far; or that it ends before that."""
     n_settled = sum(course.n_settled for course in watched.courses.values())
     settled_here = n_settled - watched.n_settled_before
     remaining = len(watched.courses) * watched.plan.search.n_trials - n_settled
+    if watched.stopping() and remaining > 0:
+        return "stopping"
     if settled_here == 0:
         return "time left unknown until a trial has ended"
     return f"about {duration(elapsed / settled_here * remaining)} left"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tasks.task import Problem
 
@@ -20,11 +21,10 @@ class VariantParameter:
 
 def variant_parameters(problem: type[Problem]) -> dict[str, VariantParameter]:
     """The parameters of a problem by name, in the constructor's order."""
-    try:
+    hints: dict[str, Any] = {}
+    # Another's package may annotate with what it imports for type checkers only, or what is no type at all.
+    with suppress(Exception):
         hints = get_type_hints(problem.__init__)
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        # Another's package may annotate with what it imports for type checkers only, or what is no type.
-        hints = {}
     return {
         name: VariantParameter(
             values=get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (),
@@ -32,4 +32,5 @@ def variant_parameters(problem: type[Problem]) -> dict[str, VariantParameter]:
             default=None if one.default is one.empty else one.default,
         )
         for name, one in signature(problem).parameters.items()
+        if one.kind is one.KEYWORD_ONLY or one.kind is one.POSITIONAL_OR_KEYWORD
     }

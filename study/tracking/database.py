@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import time
 from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +28,9 @@ def empty_database() -> bytes:
 
     # No home, no permission, no room: it is made again.
     with suppress(OSError, RuntimeError):
-        return (cache_folder() / f"mlflow-{__version__}.db").read_bytes()
+        kept = (cache_folder() / f"mlflow-{__version__}.db").read_bytes()
+        if _whole(kept):
+            return kept
     with tempfile.TemporaryDirectory(prefix="longlag-mlflow-") as folder:
         file = Path(folder) / "mlflow.db"
         MlflowClient(sqlite_uri(file))
@@ -35,15 +38,29 @@ def empty_database() -> bytes:
     with suppress(OSError, RuntimeError):
         cache_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="mlflow-") as folder:
-            kept = Path(folder) / "mlflow.db"
-            _write(kept, made)
-            kept.rename(cache_folder() / f"mlflow-{__version__}.db")
+            _write(Path(folder) / "mlflow.db", made)
+            (Path(folder) / "mlflow.db").rename(cache_folder() / f"mlflow-{__version__}.db")
     return made
 
 
 def cache_folder() -> Path:
     """The user's cache folder for longlag; raises RuntimeError where there is no home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longlag"
+
+
+def _whole(content: bytes) -> bool:
+    """Whether it is a database that MLflow has made, all of it: what is kept for all studies to come must be."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.deserialize(content)
+            database.execute("SELECT version_num FROM alembic_version").fetchone()
+            n_pages, n_bytes, check = (
+                database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size", "quick_check")
+            )
+            return bool(check == "ok" and n_pages * n_bytes == len(content))
+        except (sqlite3.Error, MemoryError):
+            # The latter is what Python makes of no bytes at all.
+            return False
 
 
 def put_database(file: Path) -> None:
@@ -54,6 +71,11 @@ def put_database(file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as folder:
         made = Path(folder) / file.name
         _write(made, empty_database())
+        with closing(sqlite3.connect(made)) as database, database:
+            # MLflow's own experiment names the place and the time at which the tables were made.
+            place, now_ms = (file.parent / ARTIFACTS / "Default").absolute().as_uri(), int(1000 * time.time())
+            columns = "artifact_location = ?, creation_time = ?, last_update_time = ?"
+            database.execute(f"UPDATE experiments SET {columns}", (place, now_ms, now_ms))
         try:
             file.hardlink_to(made)
         except FileExistsError:

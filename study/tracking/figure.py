@@ -25,8 +25,10 @@ DEEPEST = 1e-12
 """Error flow relative to its maximum at which a figure ends: below lie only rounding errors."""
 
 
-PANELS_INCHES = 7.5
-"""Width of both panels of an answer and the room between them."""
+PANELS_INCHES, LEAST_INCHES = 7.5, 11.0
+"""Width of both panels of an answer and the room between them, and the least of it all, which a heading may need."""
+
+LEGEND = "best trial of"
 
 
 def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
@@ -42,8 +44,8 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     figure.suptitle(heading, x=0.5, y=1 - 0.12 / height, va="top", fontsize=12, color=INK, fontweight="bold")
     # Names stand left of the one panel and in the legend of the other, where it hides no curve.
     n_letters = max(len(answer.model) for answer in answers)
-    before, behind = 0.35 + 0.1 * n_letters, 0.7 + 0.09 * n_letters
-    width = before + PANELS_INCHES + behind
+    before, behind = 0.35 + 0.1 * n_letters, 0.7 + 0.09 * max(n_letters, len(LEGEND))
+    width = max(LEAST_INCHES, before + PANELS_INCHES + behind)
     figure.set_figwidth(width)
     figure.subplots_adjust(left=before / width, right=1 - behind / width, wspace=0.25)
     longest = max(max(answer.lengths) for answer in answers)
@@ -68,7 +70,7 @@ def answer_figure(answers: Sequence[ModelAnswer], title: str) -> Figure:
     _limit_flow_axes(right, [answer.best for answer in answers])
     if right.get_legend_handles_labels()[0]:
         place = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
-        right.legend(title="best trial of", alignment="left", frameon=False, **place)
+        right.legend(title=LEGEND, alignment="left", frameon=False, **place)
     return figure
 
 

@@ -41,13 +41,14 @@ def lyapunov_exponent(network: Network, weights: Weights, keep: Keep | None, tap
         torch.randn(part.shape[1:], generator=generator, dtype=part.dtype).to(part.device).expand_as(part)
         for part in start
     )
+    growth = torch.zeros(start[0].shape[:2], dtype=torch.float64, device=start[0].device)
+    length = tape.states.shape[1]
     tangent, _ = _normalised(tangent)
-    norms = []
-    for t in range(tape.states.shape[1]):
+    for t in range(length):
         tangent, norm = _normalised(network.cell.tangent(recurrent, tape, t, tangent, gain))
-        norms.append(norm)
-    growth = torch.stack(norms).double().log().mean(0)
-    return torch.where(finite_states(tape), growth.mean(1), torch.nan)
+        # One after the other: a mean over all steps at once is rounded by how many members there are.
+        growth += norm.double().log()
+    return torch.where(finite_states(tape), growth.mean(1) / length, torch.nan)
 
 
 @torch.no_grad()

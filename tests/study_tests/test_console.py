@@ -57,7 +57,7 @@ def test_a_study_shows_how_far_its_models_are(where: str, saying: str) -> None:
 def test_a_study_that_is_asked_to_stop_says_so_before_it_has(where: str) -> None:
     command = [sys.executable, "-c", _WATCHED, where, "stopping"]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
-    assert "stopping: trials under way" in done.stdout
+    assert "stopping" in done.stdout
     if where == "pipe":
         # Once at once, and once at the end.
         assert done.stdout.count("stopping") == 2

@@ -62,6 +62,21 @@ def alone_and_together(whole: StackPlan, dtype: torch.dtype, tolerance: float = 
         assert alone.evaluate("test", 50, range(len(some))) == together.evaluate("test", 50, some)
 
 
+@pytest.mark.parametrize(
+    ("cell", "dropout"), [("elman_tanh", "none"), ("elman_tanh", "fast"), ("gru", "none"), ("lstm", "none")]
+)
+def test_probe_gives_each_member_what_it_gives_it_alone_to_the_last_bit(cell: str, dropout: str) -> None:
+    whole = plan(cell, dropout)
+    whole = replace(whole, n_hidden=16, training=replace(whole.training, shortest=20, longest=60, ladder=(60,)))
+    together = Stack(whole)
+    together.train(2)
+    for probed, member in zip(together.probe(), whole.members, strict=True):
+        alone = Stack(whole, members=[member])
+        alone.train(2)
+        # By their words, for no number is equal to itself where it is none.
+        assert repr(alone.probe()) == repr([probed])
+
+
 @pytest.mark.parametrize("task", ["temporal_order", "adding"])
 @pytest.mark.parametrize("batches", ["shared", "own"])
 @pytest.mark.parametrize("dropout", ["none", "dropout", "fast"])

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -105,3 +106,18 @@ def test_an_empty_database_is_made_again_where_none_can_be_kept(tmp_path: Path) 
         database, how = emptied(tmp_path)
         assert how == "made"
         assert database.startswith(b"SQLite format 3")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_an_empty_database_that_is_not_whole_is_made_again_and_kept(tmp_path: Path, share: float) -> None:
+    (made, _), (kept,) = emptied(tmp_path), (tmp_path / "longlag").iterdir()
+    kept.write_bytes(made[: int(share * len(made))])
+    assert [emptied(tmp_path)[1] for _ in range(2)] == ["made", "kept"]
+
+
+def test_a_database_names_no_place_but_its_own(tmp_path: Path) -> None:
+    before_ms = 1000 * time.time()
+    home = tmp_path / "a home"
+    (default,) = server.connect(embedded_uri(home)).search_experiments()
+    assert default.artifact_location == (home / "artifacts" / "Default").as_uri()
+    assert default.creation_time >= before_ms - 1000

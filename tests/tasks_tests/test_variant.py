@@ -18,7 +18,7 @@ class Varied(Parity):
 
 
 class Unresolved(Parity):
-    def __init__(self, *, n: int = 2) -> None: ...
+    def __init__(self, *, n: int = 2, **more: int) -> None: ...
 
 
 def test_variant_parameters_have_their_values_and_defaults() -> None:
@@ -30,7 +30,7 @@ def test_variant_parameters_have_their_values_and_defaults() -> None:
     }
 
 
-@pytest.mark.parametrize("annotation", ["NotImported", "torch.not_there", "'a' | None", "1 +"])
+@pytest.mark.parametrize("annotation", ["NotImported", "torch.not_there", "'a' | None", "1 +", "1 / 0"])
 def test_values_stay_unknown_where_an_annotation_is_no_type(monkeypatch: pytest.MonkeyPatch, annotation: str) -> None:
     monkeypatch.setitem(Unresolved.__init__.__annotations__, "n", annotation)
     assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), required=False, default=2)}
