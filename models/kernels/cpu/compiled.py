@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit
+from numba import njit, types
 
 
 def compiled(function: Callable[..., None] | None = None, *, reassociate: bool = False) -> Any:
@@ -28,6 +28,7 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
         return partial(compiled, reassociate=reassociate)
     fastmath = {"contract", "reassoc"} if reassociate else {"contract"}
     dispatcher = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher.get_call_template = partial(_call_template, dispatcher)
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = _FOLDER
     try:
@@ -35,6 +36,11 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
     finally:
         numba.config.CACHE_DIR = before
     return dispatcher
+
+
+def _call_template(dispatcher: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Numba's, for a call by compiled code: without one more version of a function for every constant it is given."""
+    return type(dispatcher).get_call_template(dispatcher, tuple(types.unliteral(one) for one in arguments), keywords)
 
 
 def sources() -> list[Path]:

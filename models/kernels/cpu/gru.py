@@ -123,7 +123,8 @@ def backward(
     # A row of the ring holds the signals of q, r, z, n: the first three meet the matrix, the last three the drive.
     n_held, step = ring_steps(n_steps, n_batch), ring_step(4 * n_hidden, states.itemsize)
     values, all_gates, all_resets = states.reshape(-1), gates.reshape(-1), reset.reshape(-1)
-    masks, readings, d_biases = mask.reshape(-1), cotangent.reshape(-1), d_bias.reshape(-1)
+    matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
+    d_matrices, d_biases = d_matrix.reshape(-1), d_bias.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
     carried, nothing, signal = (
@@ -131,12 +132,14 @@ def backward(
         np.zeros(size, states.dtype),
         np.zeros(4 * size, states.dtype),
     )
-    turned = np.zeros((n_hidden, n_gates), states.dtype)
+    turned, n_two = np.zeros(n_hidden * n_gates, states.dtype), 2 * n_hidden
     packed, total = np.zeros(n_gates * width, states.dtype), np.zeros(n_hidden * wide, states.dtype)
     for k in range(first, last):
-        turned[:, :n_hidden], turned[:, n_hidden:] = matrix[k, :, 2 * n_hidden :], matrix[k, :, : 2 * n_hidden]
+        at_matrix = k * n_hidden * n_gates
+        copy_rows(matrices, at_matrix + n_two, n_gates, turned, 0, n_gates, n_hidden, n_hidden)
+        copy_rows(matrices, at_matrix, n_gates, turned, n_hidden, n_gates, n_hidden, n_two)
         # Of the transposed matrix.
-        pack(turned.reshape(-1), 0, 1, n_gates, n_gates, n_hidden, packed)
+        pack(turned, 0, 1, n_gates, n_gates, n_hidden, packed)
         total[:], d_bias[k], d_drive[k : k + 1] = 0, 0, 0
         reached, end = first_reached(n_steps, n_read, window[k]), n_steps
         delta[k : k + 1, :reached] = 0
@@ -171,6 +174,5 @@ def backward(
             settle_drive(k, begin, end, n_batch, ring, step, n_hidden, n_gates, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, ring, step, total, n_gates)
             end = begin
-        for i in range(n_hidden):
-            row = total[i * wide : i * wide + n_gates]
-            d_matrix[k, i, : 2 * n_hidden], d_matrix[k, i, 2 * n_hidden :] = row[n_hidden:], row[:n_hidden]
+        copy_rows(total, n_hidden, wide, d_matrices, at_matrix, n_gates, n_hidden, n_two)
+        copy_rows(total, 0, wide, d_matrices, at_matrix + n_two, n_gates, n_hidden, n_hidden)

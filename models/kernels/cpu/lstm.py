@@ -14,7 +14,7 @@ from models.kernels.cpu.gradient import first_reached, ring_step, ring_steps, se
 from models.kernels.cpu.nonlinearity import logistic, tanh
 from models.kernels.cpu.place import count_steps, drive_row, slot
 from models.kernels.cpu.product import pack, product
-from models.kernels.cpu.vectors import add_row, copy_rows, padded
+from models.kernels.cpu.vectors import add_row, copy_row, copy_rows, padded
 
 
 @compiled
@@ -170,7 +170,7 @@ def backward(
     n_held, step = ring_steps(n_steps, n_batch), ring_step(n_gates, states.itemsize)
     all_gates, all_cells = gates.reshape(-1), cells.reshape(-1)
     matrices, masks, readings = matrix.reshape(-1), mask.reshape(-1), cotangent.reshape(-1)
-    carousels = carousel.reshape(-1)
+    carousels, d_matrices = carousel.reshape(-1), d_matrix.reshape(-1)
     ring, kept = np.zeros(n_held * n_batch * step, states.dtype), np.zeros(n_held * size, states.dtype)
     net, d_hidden = np.zeros(n_batch * width, states.dtype), np.zeros(size, states.dtype)
     d_cell, later, nothing = np.zeros(size, states.dtype), np.zeros(size, states.dtype), np.zeros(size, states.dtype)
@@ -211,12 +211,11 @@ def backward(
                 else:
                     _units_backward_1997(gate_t, cell, d_hidden, later, signal, d_cell)
                 if carousels.size > 0:
-                    carousels[at : at + size] = d_cell
+                    copy_row(d_cell, 0, carousels, at, size)
                 place = (t - begin) * n_batch * step
                 for gate in range(n_blocks):
                     copy_rows(signal, gate * size, n_hidden, ring, place + gate * n_hidden, step, n_batch, n_hidden)
             settle_drive(k, begin, end, n_batch, ring, step, 0, n_gates, codes, delta, d_drive)
             settle_matrix(k, begin, end, states, mask, kept, ring, step, total, n_gates)
             end = begin
-        for i in range(n_hidden):
-            d_matrix[k, i] = total[i * wide : i * wide + n_gates]
+        copy_rows(total, 0, wide, d_matrices, k * n_hidden * n_gates, n_gates, n_hidden, n_gates)

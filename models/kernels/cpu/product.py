@@ -6,17 +6,23 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.tail import dots, n_single, n_single_outer
 from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, padded, pointer, store
 
-BLOCK_SUMS, BLOCK_VECTORS = 12, 3
-"""Sums that a block of the product holds in registers, beside up to 3 for a row of the matrix and 1 for a state.
+BLOCK_VECTORS = 3
+"""Vectors of columns that a panel of the matrix has at most."""
 
-Fewer would wait for each other: a multiplication and addition takes four or five cycles, and two begin in each.
+MOST_ROWS = {3: 4, 2: 6, 1: 4}
+"""Rows that a block of the product has at most, by its vectors: so many sums are held in registers.
+
+Beside them are up to 3 for a row of the matrix and 1 for a state. Fewer sums than 12 wait for each other, as a
+multiplication and addition takes four or five cycles, and two begin in each; but matrices so narrow that one vector
+holds a row are small.
 """
 
 
@@ -63,11 +69,10 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
 
 
 @intrinsic(prefer_literal=True)
-def _block(
+def _panel(
     typing_context,
-    rows,
-    vectors,
     onto,
+    n_vectors,
     left,
     left_at,
     left_step,
@@ -78,74 +83,117 @@ def _block(
     out,
     out_at,
     width,
+    n_rows,
     n,
 ):
-    """``out[r, :] = sum_i left[r, i] right[i, :]`` for a block of rows and of vectors, the sums held in registers.
+    """``out[r, :] = sum_i left[r, i] right[i, :]`` for ``n_vectors`` vectors of columns, block by block of rows.
 
-    Added to what ``out`` holds where ``onto`` is true.
+    Added to what ``out`` holds where ``onto``, a literal, is true.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
     and ``item_step`` are the distances of rows and of items in a row of left, ``right_step`` and ``width`` those of
-    rows of right and out, in items; ``n`` > 0 is the length of the sum; ``rows``, ``vectors`` and ``onto`` are
-    literals.
+    rows of right and out, in items; ``n`` > 0 is the length of the sum.
     """
     check_flat(left, right, out)
-    n_rows, n_vectors, added = rows.literal_value, vectors.literal_value, onto.literal_value
-    at = types.intp
-    signature = types.void(rows, vectors, onto, left, at, at, at, right, at, at, out, at, at, at)
+    added, at = onto.literal_value, types.intp
+    signature = types.void(onto, at, left, at, at, at, right, at, at, out, at, at, at, at)
 
     def codegen(context, builder, _, values):
         size = left.dtype.bitwidth // 8
-        lanes = VECTOR_BYTES // size
-        vector = ir.VectorType(context.get_value_type(left.dtype), lanes)
-
-        def place(row: Any, v: int) -> Any:
-            return builder.add(row, constant(v * lanes))
-
-        _, _, _, left_value, left_offset, step, item, right_value, right_offset, right_row, *of_out = values
-        out_value, out_offset, length, count = of_out
+        vector = ir.VectorType(context.get_value_type(left.dtype), VECTOR_BYTES // size)
+        _, count, left_value, left_offset, step, item, right_value, right_offset, right_row, *of_out = values
+        out_value, out_offset, length, rows, n_items = of_out
         lefts = pointer(context, builder, left, left_value, left_offset)
         rights = pointer(context, builder, right, right_value, right_offset)
         outs = pointer(context, builder, out, out_value, out_offset)
-        block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
-        starts = dict.fromkeys(block, ir.Constant(vector, [0.0] * lanes))
-        if added:
-            for r, v in block:
-                starts[r, v] = load(builder, outs, place(builder.mul(constant(r), length), v), vector, size)
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-
-        builder.position_at_end(loop)
-        i = builder.phi(ir.IntType(64))
-        i.add_incoming(constant(0), before)
-        sums = {}
-        for one in block:
-            sums[one] = builder.phi(vector)
-            sums[one].add_incoming(starts[one], before)
-        row_of_right, item_of_left = builder.mul(i, right_row), builder.mul(i, item)
-        factors = [load(builder, rights, place(row_of_right, v), vector, size) for v in range(n_vectors)]
-        first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        grown = {}
-        for r in range(n_rows):
-            factor = builder.load(builder.gep(lefts, [builder.add(builder.mul(constant(r), step), item_of_left)]))
-            single = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
-            spread = builder.shuffle_vector(single, undefined, first_lanes)
-            for v in range(n_vectors):
-                product = builder.fmul(spread, factors[v], flags=("contract",))
-                grown[r, v] = builder.fadd(sums[r, v], product, flags=("contract",))
-        following = builder.add(i, constant(1))
-        i.add_incoming(following, loop)
-        for one in block:
-            sums[one].add_incoming(grown[one], loop)
-        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-
-        builder.position_at_end(after)
-        for r, v in block:
-            store(builder, grown[r, v], outs, place(builder.mul(constant(r), length), v), size)
+        done = builder.append_basic_block()
+        widths = builder.switch(count, done)
+        for n_wide, most in MOST_ROWS.items():
+            widths.add_case(constant(n_wide), builder.append_basic_block())
+            builder.position_at_end(widths.cases[-1][1])
+            # As even as can be, for a block of few rows waits for its own sums.
+            n_blocks = builder.udiv(builder.add(rows, constant(most - 1)), constant(most))
+            with cgutils.for_range(builder, n_blocks) as block:
+                first, end = (
+                    builder.udiv(builder.mul(rows, number), n_blocks)
+                    for number in (block.index, builder.add(block.index, constant(1)))
+                )
+                left_rows = builder.gep(lefts, [builder.mul(first, step)])
+                out_rows = builder.gep(outs, [builder.mul(first, length)])
+                after = builder.append_basic_block()
+                heights = builder.switch(builder.sub(end, first), after)
+                for n_high in range(1, most + 1):
+                    heights.add_case(constant(n_high), builder.append_basic_block())
+                    builder.position_at_end(heights.cases[-1][1])
+                    operands = (left_rows, step, item, rights, right_row, out_rows, length, n_items)
+                    _block(builder, vector, size, n_high, n_wide, added, *operands)
+                    builder.branch(after)
+                builder.position_at_end(after)
+            builder.branch(done)
+        builder.position_at_end(done)
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _block(
+    builder: Any,
+    vector: Any,
+    size: int,
+    n_rows: int,
+    n_vectors: int,
+    added: bool,
+    lefts: Any,
+    step: Any,
+    item: Any,
+    rights: Any,
+    right_row: Any,
+    outs: Any,
+    length: Any,
+    n: Any,
+) -> None:
+    """The instructions for one block of ``_panel``, whose sums are held in registers."""
+    lanes = vector.count
+
+    def place(row: Any, v: int) -> Any:
+        return builder.add(row, constant(v * lanes))
+
+    block = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
+    starts = dict.fromkeys(block, ir.Constant(vector, [0.0] * lanes))
+    if added:
+        for r, v in block:
+            starts[r, v] = load(builder, outs, place(builder.mul(constant(r), length), v), vector, size)
+    before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    i = builder.phi(ir.IntType(64))
+    i.add_incoming(constant(0), before)
+    sums = {}
+    for one in block:
+        sums[one] = builder.phi(vector)
+        sums[one].add_incoming(starts[one], before)
+    row_of_right, item_of_left = builder.mul(i, right_row), builder.mul(i, item)
+    factors = [load(builder, rights, place(row_of_right, v), vector, size) for v in range(n_vectors)]
+    first_lanes = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    grown = {}
+    for r in range(n_rows):
+        factor = builder.load(builder.gep(lefts, [builder.add(builder.mul(constant(r), step), item_of_left)]))
+        single = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
+        spread = builder.shuffle_vector(single, undefined, first_lanes)
+        for v in range(n_vectors):
+            product = builder.fmul(spread, factors[v], flags=("contract",))
+            grown[r, v] = builder.fadd(sums[r, v], product, flags=("contract",))
+    following = builder.add(i, constant(1))
+    i.add_incoming(following, loop)
+    for one in block:
+        sums[one].add_incoming(grown[one], loop)
+    builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+
+    builder.position_at_end(after)
+    for r, v in block:
+        store(builder, grown[r, v], outs, place(builder.mul(constant(r), length), v), size)
 
 
 @compiled
@@ -175,7 +223,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
         b, c, step = start * lanes * n, out_at + start * lanes, (end - start) * lanes
-        _rows(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, out_step, n_rows, n)
+        _panel(False, end - start, left, left_at, left_step, 1, packed, b, step, out, c, out_step, n_rows, n)
         start = end
     whole = n_vectors * lanes
     dots(single, left, left_at, left_step, packed, whole * n, out, out_at + whole, out_step, n_rows, n)
@@ -205,7 +253,7 @@ def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows,
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
         b, c = right_at + start * lanes, start * lanes
-        _rows(True, end - start, left, left_at, 1, left_step, right, b, right_step, out, c, width, n_rows, n)
+        _panel(True, end - start, left, left_at, 1, left_step, right, b, right_step, out, c, width, n_rows, n)
         start = end
     if single > 0:
         # Of few columns the transposed product fills vectors; the last two overlap those before them.
@@ -214,50 +262,7 @@ def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows,
         for start in range(0, n_rows, step):
             to = min(start, n_rows - step)
             at, b = right_at + whole, left_at + to
-            _rows(False, 2, right, at, 1, right_step, left, b, left_step, turned, to, length, single, n)
+            _panel(False, 2, right, at, 1, right_step, left, b, left_step, turned, to, length, single, n)
         for i in range(n_rows):
             for j in range(single):
                 out[i * width + whole + j] += turned[j * length + i]
-
-
-@njit(inline="always")
-def _rows(onto, n_vectors, left, a, left_step, item_step, right, b, right_step, out, c, width, n_rows, n):
-    """The blocks of all rows of one panel; see ``_block``, whose rows and vectors must be literals."""
-    n_blocks = (n_rows * n_vectors + BLOCK_SUMS - 1) // BLOCK_SUMS
-    row = 0
-    for block in range(n_blocks):
-        rows = n_rows * (block + 1) // n_blocks - row
-        if n_vectors == 3:
-            if rows == 4:
-                _block(4, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 3:
-                _block(3, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 2:
-                _block(2, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            else:
-                _block(1, 3, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-        elif n_vectors == 2:
-            if rows == 6:
-                _block(6, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 5:
-                _block(5, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 4:
-                _block(4, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 3:
-                _block(3, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            elif rows == 2:
-                _block(2, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-            else:
-                _block(1, 2, onto, left, a, left_step, item_step, right, b, right_step, out, c, width, n)
-        else:
-            # So narrow that a vector holds a row.
-            together = rows // 4 * 4
-            for some in range(0, together, 4):
-                from_left, to = a + some * left_step, c + some * width
-                _block(4, 1, onto, left, from_left, left_step, item_step, right, b, right_step, out, to, width, n)
-            for single in range(together, rows):
-                from_left, to = a + single * left_step, c + single * width
-                _block(1, 1, onto, left, from_left, left_step, item_step, right, b, right_step, out, to, width, n)
-        row += rows
-        a += rows * left_step
-        c += rows * width
