@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from models.kernels.cpu.compiled import compilation_s
 from study.outcome import Metric, Outcome, Rung, Status
 from study.plan import StackPlan
 from study.training.lyapunov import spectrum_metrics
@@ -38,6 +40,22 @@ class Progress:
     seconds: dict[str, float]
     metrics: dict[int, list[Metric]]
     departures: list[Departure]
+
+
+class _Watch:
+    """Seconds by what they are spent on; what the first of all stacks waits for its kernels is no part of that."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._at, self._compiled_s = time.perf_counter(), compilation_s()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap."""
+        at, compiled_s = time.perf_counter(), compilation_s()
+        compiling = compiled_s - self._compiled_s
+        self.seconds["compilation"] += compiling
+        self.seconds[name] += at - self._at - compiling
+        self._at, self._compiled_s = at, compiled_s
 
 
 class Bracket:
@@ -75,29 +93,26 @@ class Bracket:
 
     def advance(self) -> Progress:
         """Train to the next report, measure, and let go who has to leave; the first call also measures the start."""
-        called = time.perf_counter()
+        watch = _Watch()
         first = self._start() if self.stack.n_updates == 0 else {}
-        started = time.perf_counter()
+        watch.lap("error_flow")
         n_updates = self._next_stop() - self.stack.n_updates
         n_members = len(self.stack.members)
         intervals = self.stack.train(n_updates)
-        trained = time.perf_counter()
+        watch.lap("training")
         probes = self.stack.probe()
-        probed = time.perf_counter()
+        watch.lap("error_flow")
         metrics = {
             member.number: {"loss": interval.loss, **interval.metrics, **one.metrics}
             for member, interval, one in zip(self.stack.members, intervals, probes, strict=True)
         }
         departures = self._depart(metrics, probes)
+        watch.lap("evaluation")
         at = self.stack.n_updates
         return Progress(
             n_updates=at,
             n_member_updates=n_updates * n_members,
-            seconds={
-                "training": trained - started,
-                "error_flow": started - called + probed - trained,
-                "evaluation": time.perf_counter() - probed,
-            },
+            seconds=dict(watch.seconds),
             metrics={number: first.get(number, []) + _rows(row, at) for number, row in metrics.items()},
             departures=departures,
         )

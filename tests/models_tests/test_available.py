@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from numba import njit
 
 from models import CELLS, fusion
 from models.drive import Drive
@@ -41,6 +42,28 @@ def test_described_says_that_kernels_are_compiled_where_none_has_been(
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "elman.forward.nbi").touch()
     assert "compiled" not in available.described("cpu")
+
+
+def test_seconds_of_compiling_grow_with_what_is_compiled() -> None:
+    function, before = njit(lambda x: x + 1), compiled.compilation_s()
+    function(1)
+    after = compiled.compilation_s()
+    function(2)
+    assert before < after == compiled.compilation_s()
+    function(1.0)
+    assert after < compiled.compilation_s()
+
+
+def test_a_function_is_compiled_once_for_constants_and_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compiled, "_FOLDER", str(tmp_path))
+    calls = njit(lambda x, square: square(x) + square(2) + square(3))
+    square = compiled.compiled(_square)
+    assert calls(1, square) == 14
+    assert [str(one) for (one,) in square.signatures] == ["int64"]
+
+
+def _square(x: int) -> int:
+    return x * x
 
 
 @pytest.mark.parametrize(

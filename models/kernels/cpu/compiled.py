@@ -14,6 +14,7 @@ from typing import Any
 
 import numba
 from numba import njit, types
+from numba.core import event
 
 
 def compiled(function: Callable[..., None] | None = None, *, reassociate: bool = False) -> Any:
@@ -54,6 +55,11 @@ def compiled_before() -> bool:
     return any(Path(_FOLDER).rglob("*.nbi"))
 
 
+def compilation_s() -> float:
+    """Seconds that this process has spent on compiling, which it does in the midst of what needs a function first."""
+    return float(_COMPILING.duration) if _COMPILING.done else 0.0
+
+
 def _cache_folder() -> str:
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:16]
     try:
@@ -70,3 +76,6 @@ def _cache_folder() -> str:
 
 
 _FOLDER = _cache_folder()
+
+_COMPILING = event.TimingListener()
+event.register("numba:compile", _COMPILING)
