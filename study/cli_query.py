@@ -132,6 +132,10 @@ def models() -> None:
     out.print(listing("cells", ("cell", "fast dropout", "source"), rows))
 
 
+_KINDS: dict[type | None, str] = {int: "a whole number", float: "a number", str: "a string"}
+"""What a parameter may be that has no closed set of values."""
+
+
 @queries.command()
 def tasks() -> None:
     """The tasks that a study may set, and what a study file may say of them beside their name."""
@@ -149,7 +153,7 @@ def tasks() -> None:
             name,
             parameter,
             "must be given" if one.required else str(one.default),
-            ", ".join(map(str, one.values)),
+            ", ".join(map(str, one.values)) or _KINDS.get(one.type, ""),
         )
         for name, problem in problems
         for parameter, one in variant_parameters(problem).items()

@@ -30,6 +30,11 @@ def must(holds: bool, rule: str, value: str) -> None:
         raise ValueError(f"{rule}, but {value}")
 
 
+def shown(value: object) -> str:
+    """A value of a study file as its user sees it: after a key without one there is nothing."""
+    return "nothing" if value is None else repr(value)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """A sentence about a name that nothing bears, with the nearest one that something does."""
     names = list(known)

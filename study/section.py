@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from study.errors import UserError, must, unknown_name
+from study.errors import UserError, must, shown, unknown_name
 from study.plan import Parameter
 from tasks import DATASETS, TASKS, Problem
 from tasks.dataset import read_file
@@ -19,7 +19,7 @@ MAX_LENGTH = 100_000
 
 def _single(value: object) -> object:
     single = isinstance(value, int | float | str)
-    must(single, "a word or a number is needed, and several are written {choices: [...]}", f"got {value!r}")
+    must(single, "a word or a number is needed, and several are written {choices: [...]}", f"got {shown(value)}")
     return value
 
 
@@ -41,7 +41,7 @@ Seed = Annotated[Count, Field(ge=0, lt=2**63)]
 
 
 def _no_bool(value: object) -> object:
-    must(not isinstance(value, bool), "a number is needed", f"got {value!r}")
+    must(not isinstance(value, bool), "a number is needed", f"got {shown(value)}")
     return value
 
 

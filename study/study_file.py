@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from study.errors import UserError, unknown_name
+from study.errors import UserError, shown, unknown_name
 from study.extension import extend_registries
 from study.hyperparameter import HYPERPARAMETERS
 from study.section import ChoicesSpec, HalvingSpec, RangeSpec, SearchSpec, TaskSpec, TrainingSpec
@@ -188,8 +188,8 @@ def _sentence(error: ValidationError) -> str:
         return f"the key {where} must be given, but it is not"
     if first["type"] in {"model_type", "dict_type"}:
         key = next(iter(_section(first["loc"]).model_fields)) if first["type"] == "model_type" else "NAME"
-        return f"{where} must be a section, as in {{{key}: ...}}, but got {first['input']!r}"
-    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, but got {first['input']!r}"
+        return f"{where} must be a section, as in {{{key}: ...}}, but got {shown(first['input'])}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, but got {shown(first['input'])}"
 
 
 def _dotted(location: Sequence[str | int]) -> str:

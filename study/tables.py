@@ -35,10 +35,11 @@ class _Fitted:
 def answer(plan: StudyPlan, records: Sequence[TrialRecord]) -> RenderableType:
     """What a study has found: the best trial of each model, and what each point of a grid learns from seed to seed.
 
-    Where every model has one point, nothing was searched, and the replicates are the answer: they come first.
+    Where every model has one point, nothing was searched, and the replicates are the answer: they come first. A single
+    trial is no replicate.
     """
     best, found = answer_table(plan, answers(plan, records)), rates(plan, records)
-    if not found:
+    if not found or plan.search.n_trials == 1:
         return best
     spread = rates_table(plan, found)
     return Group(best, Text(), spread) if _several(found) else Group(spread, Text(), best)

@@ -12,9 +12,10 @@ from tasks.task import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class VariantParameter:
-    """A parameter: its values where they are a closed set, else none; and its default, if it need not be given."""
+    """A parameter: its values where they are a closed set, else its type; and its default, if it need not be given."""
 
     values: tuple[str | int, ...]
+    type: type | None
     required: bool
     default: str | int | None = None
 
@@ -28,6 +29,7 @@ def variant_parameters(problem: type[Problem]) -> dict[str, VariantParameter]:
     return {
         name: VariantParameter(
             values=get_args(hints[name]) if get_origin(hints.get(name)) is Literal else (),
+            type=hints[name] if isinstance(hints.get(name), type) else None,
             required=one.default is one.empty,
             default=None if one.default is one.empty else one.default,
         )

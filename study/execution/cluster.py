@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import ray
+import torch
 from ray._private import services, worker
 
 from study.errors import LonglagError, UserError
@@ -73,6 +74,8 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
     # Tune's actors ask for an environment of their own, and so cannot use a process that is started in advance.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if address is None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda needs a GPU, but torch finds none on this machine")
         with _embedded(n_workers):
             yield _resources(n_workers, device, "this machine")
     else:
@@ -93,6 +96,8 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
                 ray.init(
                     address="local",
                     num_cpus=n_workers or len(os.sched_getaffinity(0)),
+                    # Ray also finds those that torch's build or the driver's version leaves out of use.
+                    num_gpus=None if torch.cuda.is_available() else 0,
                     include_dashboard=False,
                     log_to_driver=False,
                     object_store_memory=_OBJECT_STORE_BYTES,

@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ["space.init.choices=[[a]]"],
         ["space.init.choices.0: a word or a number is", "got ['a']"],
     ),
-    "nothing for a value": (["space.optimiser="], ["space.optimiser: a word or a number is needed", "got None"]),
+    "nothing for a value": (["space.optimiser="], ["space.optimiser: a word or a number is needed", "got nothing"]),
     "a bound beside choices": (
         ["space.init={choices: [sparse], low: 2}"],
         ["unknown key 'low'; there are choices (at space.init)"],

@@ -47,6 +47,25 @@ def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
     assert len(str(socket)) <= 107
 
 
+@pytest.mark.parametrize(("usable", "n_gpus"), [(True, None), (False, 0)])
+def test_ray_is_told_of_no_gpu_where_torch_can_use_none(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, n_gpus: int | None
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(cluster.torch.cuda, "is_available", lambda: usable)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: given.append(options["num_gpus"]))
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    with cluster._embedded(1):
+        assert given == [n_gpus]
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_missed_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: pytest.fail("Ray has been started"))
+    with pytest.raises(UserError, match="torch finds none"), cluster.connect(None, 1, "cuda"):
+        pass
+
+
 def test_rays_autoscaler_ends_before_ray_and_ray_whatever_becomes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
 

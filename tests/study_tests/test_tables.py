@@ -153,6 +153,14 @@ def test_replicates_on_data_are_answered_by_the_spread_of_their_losses_before_th
     assert not [line for line in lines if "point" in line]
 
 
+@pytest.mark.parametrize("n_trials", [1, 2])
+def test_a_single_trial_tells_nothing_of_how_often(n_trials: int) -> None:
+    text = GRID.replace("{choices: [0.1, 0.01]}", "0.1").replace("n_trials: 2", f"n_trials: {n_trials}")
+    shown = "".join(lines_of(answer(parse_spec(text).plan("cpu"), [replicate(0, 0.1, 5, solved=True)]), 120))
+    assert "best in" in shown
+    assert ("from seed to seed" in shown) == (n_trials > 1)
+
+
 def test_a_row_that_is_not_confirmed_is_marked_and_the_mark_explained() -> None:
     outcome = RECORDS[0].outcome
     assert outcome is not None

@@ -23,17 +23,17 @@ class Unresolved(Parity):
 
 def test_variant_parameters_have_their_values_and_defaults() -> None:
     assert variant_parameters(Varied) == {
-        "path": VariantParameter(values=(), required=True),
-        "name": VariantParameter(values=(), required=False),
-        "form": VariantParameter(values=("short", "long"), required=False, default="long"),
-        "n": VariantParameter(values=(), required=False, default=3),
+        "path": VariantParameter(values=(), type=str, required=True),
+        "name": VariantParameter(values=(), type=None, required=False),
+        "form": VariantParameter(values=("short", "long"), type=None, required=False, default="long"),
+        "n": VariantParameter(values=(), type=int, required=False, default=3),
     }
 
 
 @pytest.mark.parametrize("annotation", ["NotImported", "torch.not_there", "'a' | None", "1 +", "1 / 0"])
 def test_values_stay_unknown_where_an_annotation_is_no_type(monkeypatch: pytest.MonkeyPatch, annotation: str) -> None:
     monkeypatch.setitem(Unresolved.__init__.__annotations__, "n", annotation)
-    assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), required=False, default=2)}
+    assert variant_parameters(Unresolved) == {"n": VariantParameter(values=(), type=None, required=False, default=2)}
 
 
 def test_a_task_without_a_constructor_has_no_parameters() -> None:
