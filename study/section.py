@@ -41,7 +41,7 @@ Seed = Annotated[Count, Field(ge=0, lt=2**63)]
 
 
 def _no_bool(value: object) -> object:
-    must(not isinstance(value, bool), "a number is needed", f"got {shown(value)}")
+    must(not isinstance(value, bool), "a number is needed", f"got {value!r}")
     return value
 
 
@@ -72,6 +72,8 @@ class TaskSpec(Section):
         if self.name not in problems:
             raise ValueError(unknown_name("task", self.name, problems))
         problem = problems[self.name]
+        for name, value in self.parameters.items():
+            must(value is not None, f"task.{name} needs a value", "got nothing")
         try:
             return problem(**self.parameters)
         except TypeError:

@@ -35,8 +35,8 @@ class _Fitted:
 def answer(plan: StudyPlan, records: Sequence[TrialRecord]) -> RenderableType:
     """What a study has found: the best trial of each model, and what each point of a grid learns from seed to seed.
 
-    Where every model has one point, nothing was searched, and the replicates are the answer: they come first. A single
-    trial is no replicate.
+    Where every model has one point, nothing was searched, and the replicates are the answer: they come first. One
+    trial in all tells of no other seed.
     """
     best, found = answer_table(plan, answers(plan, records)), rates(plan, records)
     if not found or plan.search.n_trials == 1:

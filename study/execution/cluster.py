@@ -74,9 +74,11 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
     # Tune's actors ask for an environment of their own, and so cannot use a process that is started in advance.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if address is None:
-        if device == "cuda" and not torch.cuda.is_available():
+        # Of one that Ray finds torch may know nothing: its build or the driver's version is another.
+        usable = device != "cpu" and torch.cuda.is_available()
+        if device == "cuda" and not usable:
             raise UserError("device cuda needs a GPU, but torch finds none on this machine")
-        with _embedded(n_workers):
+        with _embedded(n_workers, None if usable else 0):
             yield _resources(n_workers, device, "this machine")
     else:
         with _remote(address):
@@ -84,7 +86,7 @@ def connect(address: str | None, n_workers: int | None, device: str) -> Iterator
 
 
 @contextmanager
-def _embedded(n_workers: int | None) -> Iterator[None]:
+def _embedded(n_workers: int | None, n_gpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         raise UserError("a cluster of its own needs a process without Ray, but this one is connected to Ray already")
     # With a token at hand Ray demands it of everybody and writes none into the user's home directory.
@@ -96,8 +98,7 @@ def _embedded(n_workers: int | None) -> Iterator[None]:
                 ray.init(
                     address="local",
                     num_cpus=n_workers or len(os.sched_getaffinity(0)),
-                    # Ray also finds those that torch's build or the driver's version leaves out of use.
-                    num_gpus=None if torch.cuda.is_available() else 0,
+                    num_gpus=n_gpus,
                     include_dashboard=False,
                     log_to_driver=False,
                     object_store_memory=_OBJECT_STORE_BYTES,

@@ -43,7 +43,7 @@ class Progress:
 
 
 class _Watch:
-    """Seconds by what they are spent on; what the first of all stacks waits for its kernels is no part of that."""
+    """Seconds by what they are spent on; compilation, which the first of all stacks waits for, by itself."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)

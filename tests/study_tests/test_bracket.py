@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_advance_stops_at_reports_rungs_evaluations_and_the_end() -> None:
 def test_seconds_of_compiling_are_booked_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # At the start, and after the first probe, training, the second probe and the evaluation.
     seconds, compiled = iter([0.0, 10.0, 100.0, 101.0, 106.0]), iter([3.0, 10.0, 11.0, 11.0, 11.0])
-    monkeypatch.setattr(bracket_module.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(bracket_module, "time", SimpleNamespace(perf_counter=lambda: next(seconds), time=time.time))
     monkeypatch.setattr(bracket_module, "compilation_s", lambda: next(compiled))
     progress = Bracket(plan()).advance()
     assert progress.seconds == {"compilation": 8.0, "error_flow": 4.0, "training": 89.0, "evaluation": 5.0}

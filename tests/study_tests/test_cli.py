@@ -48,6 +48,10 @@ SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ["space.init.choices.0: a word or a number is", "got ['a']"],
     ),
     "nothing for a value": (["space.optimiser="], ["space.optimiser: a word or a number is needed", "got nothing"]),
+    "nothing for a parameter": (
+        ["task={name: long_lag, n_symbols: }"],
+        ["task.n_symbols needs a value, but got nothing"],
+    ),
     "a bound beside choices": (
         ["space.init={choices: [sparse], low: 2}"],
         ["unknown key 'low'; there are choices (at space.init)"],
@@ -214,6 +218,13 @@ def test_lists_show_what_a_study_may_name(longlag: Call, words: list[str]) -> No
     code, printed, _ = longlag(*words)
     assert code == 0
     assert known[words[0]] in printed
+
+
+def test_the_list_of_tasks_says_what_a_parameter_may_be(longlag: Call) -> None:
+    lines = [" ".join(line.split()) for line in longlag("tasks")[1].splitlines()]
+    assert "temporal_order n_symbols 2 2, 3" in lines
+    assert "long_lag n_symbols 100 a whole number" in lines
+    assert "text path must be given a string" in lines
 
 
 def test_the_readmes_study_file_is_one() -> None:

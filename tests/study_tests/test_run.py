@@ -39,7 +39,7 @@ def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
         monkeypatch.setattr(cluster.ray, "init", lambda **options: places.append(Path(options["_temp_dir"])))
         monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
         places: list[Path] = []
-        with cluster._embedded(1):
+        with cluster._embedded(1, None):
             assert places[0].is_dir()
     assert places[0].parent == (Path("/tmp") if elsewhere else temporary)
     # Ray's session, its clock and pid as long as they get, and its longest socket.
@@ -47,15 +47,18 @@ def test_rays_folder_is_where_its_sockets_have_paths_short_enough(
     assert len(str(socket)) <= 107
 
 
-@pytest.mark.parametrize(("usable", "n_gpus"), [(True, None), (False, 0)])
-def test_ray_is_told_of_no_gpu_where_torch_can_use_none(
-    monkeypatch: pytest.MonkeyPatch, usable: bool, n_gpus: int | None
+@pytest.mark.parametrize(
+    ("device", "usable", "n_gpus"), [("auto", True, None), ("cuda", True, None), ("auto", False, 0), ("cpu", True, 0)]
+)
+def test_ray_is_told_of_no_gpu_where_torch_can_or_shall_use_none(
+    monkeypatch: pytest.MonkeyPatch, device: str, usable: bool, n_gpus: int | None
 ) -> None:
     given: list[object] = []
     monkeypatch.setattr(cluster.torch.cuda, "is_available", lambda: usable)
     monkeypatch.setattr(cluster.ray, "init", lambda **options: given.append(options["num_gpus"]))
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
-    with cluster._embedded(1):
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 1.0, "GPU": 1.0})
+    with cluster.connect(None, 1, device):
         assert given == [n_gpus]
 
 
@@ -76,7 +79,7 @@ def test_rays_autoscaler_ends_before_ray_and_ray_whatever_becomes_of_it(monkeypa
     monkeypatch.setattr(cluster.ray, "init", lambda **options: None)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: ended.append("ray"))
     monkeypatch.setattr(cluster.worker, "_global_node", SimpleNamespace(kill_monitor=kill_monitor))
-    with pytest.raises(KeyboardInterrupt), cluster._embedded(1):
+    with pytest.raises(KeyboardInterrupt), cluster._embedded(1, None):
         pass
     assert ended == ["monitor", "ray"]
 
@@ -107,7 +110,7 @@ def test_what_keeps_ray_from_starting_is_told_in_a_sentence(monkeypatch: pytest.
     monkeypatch.setattr(cluster.ray, "init", init)
     with (
         pytest.raises(LonglagError, match=r"^Ray does not start on this machine: no port is free$"),
-        cluster._embedded(1),
+        cluster._embedded(1, None),
     ):
         pass
 
@@ -115,7 +118,7 @@ def test_what_keeps_ray_from_starting_is_told_in_a_sentence(monkeypatch: pytest.
 def test_a_cluster_that_is_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: pytest.fail("not ours to end"))
-    with pytest.raises(UserError, match="connected to Ray already"), cluster._embedded(1):
+    with pytest.raises(UserError, match="connected to Ray already"), cluster._embedded(1, None):
         pass
 
 

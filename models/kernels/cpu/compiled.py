@@ -41,7 +41,9 @@ def compiled(function: Callable[..., None] | None = None, *, reassociate: bool =
 
 def _call_template(dispatcher: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Numba's, for a call by compiled code: without one more version of a function for every constant it is given."""
-    return type(dispatcher).get_call_template(dispatcher, tuple(types.unliteral(one) for one in arguments), keywords)
+    arguments = tuple(types.unliteral(one) for one in arguments)
+    keywords = {name: types.unliteral(one) for name, one in keywords.items()}
+    return type(dispatcher).get_call_template(dispatcher, arguments, keywords)
 
 
 def sources() -> list[Path]:
@@ -56,7 +58,10 @@ def compiled_before() -> bool:
 
 
 def compilation_s() -> float:
-    """Seconds that this process has spent on compiling, which it does in the midst of what needs a function first."""
+    """Seconds that this process has spent on compiling, which it does in the midst of what needs a function first.
+
+    To read from the cache what was compiled before is no part of that.
+    """
     return float(_COMPILING.duration) if _COMPILING.done else 0.0
 
 

@@ -14,16 +14,16 @@ from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.tail import dots, n_single, n_single_outer
 from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, padded, pointer, store
 
-BLOCK_VECTORS = 3
-"""Vectors of columns that a panel of the matrix has at most."""
-
 MOST_ROWS = {3: 4, 2: 6, 1: 4}
-"""Rows that a block of the product has at most, by its vectors: so many sums are held in registers.
+"""Rows that a block of the product has at most, by its vectors of columns, whose sums are held in registers.
 
 Beside them are up to 3 for a row of the matrix and 1 for a state. Fewer sums than 12 wait for each other, as a
 multiplication and addition takes four or five cycles, and two begin in each; but matrices so narrow that one vector
 holds a row are small.
 """
+
+PANEL_VECTORS = max(MOST_ROWS)
+"""Vectors of columns that a panel of the matrix has at most."""
 
 
 @compiled
@@ -44,7 +44,7 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
     """
     lanes, single = VECTOR_BYTES // packed.itemsize, n_single(n_columns, n, packed.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
-    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    n_panels = (n_vectors + PANEL_VECTORS - 1) // PANEL_VECTORS
     start = 0
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
@@ -86,9 +86,9 @@ def _panel(
     n_rows,
     n,
 ):
-    """``out[r, :] = sum_i left[r, i] right[i, :]`` for ``n_vectors`` vectors of columns, block by block of rows.
+    """``out[r, :] = sum_i left[r, i] right[i, :]`` for a panel of ``n_vectors`` columns, block by block of ``n_rows``.
 
-    Added to what ``out`` holds where ``onto``, a literal, is true.
+    Added to what ``out`` holds where ``onto``, a literal, is true. Of vectors there are 1 to ``PANEL_VECTORS``.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
     and ``item_step`` are the distances of rows and of items in a row of left, ``right_step`` and ``width`` those of
@@ -217,7 +217,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
     """
     lanes, single = VECTOR_BYTES // out.itemsize, n_single(n_columns, n, out.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
-    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    n_panels = (n_vectors + PANEL_VECTORS - 1) // PANEL_VECTORS
     start = 0
     # A panel of the matrix stays in the first cache while all rows pass.
     for panel in range(n_panels):
@@ -248,7 +248,7 @@ def outer(left, left_at, left_step, right, right_at, right_step, n, out, n_rows,
     lanes, width = VECTOR_BYTES // out.itemsize, padded(n_columns, out.itemsize)
     single = n_single_outer(n_columns, n_rows, n, out.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
-    n_panels = (n_vectors + BLOCK_VECTORS - 1) // BLOCK_VECTORS
+    n_panels = (n_vectors + PANEL_VECTORS - 1) // PANEL_VECTORS
     start = 0
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
