@@ -223,7 +223,7 @@ def test_product_is_torchs(n_rows: int, width: int, dtype: torch.dtype, transpos
     out = torch.full((n_rows, padded + 3), math.nan, dtype=dtype)
     steps = (1, 5) if transposed else (width, 1)
     items = (right.mT if transposed else right).contiguous().flatten()
-    product.pack(items.numpy(), 0, *steps, 5, width, packed.numpy())
+    product.pack(items.numpy(), 0, *steps, 5, width, n_rows, packed.numpy())
     to = (out.view(-1).numpy(), 2, padded + 3)
     product.product(left.flatten().numpy(), 0, 5, packed.numpy(), *to, n_rows, 5, padded)
     torch.testing.assert_close(out[:, 2 : 2 + width], left @ right)

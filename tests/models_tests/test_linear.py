@@ -15,7 +15,7 @@ K = 3
 SIZES = [(1, 1), (2, 50), (5, 7), (16, 4), (24, 1), (50, 3), (50, 200), (88, 17), (257, 65)]
 """Lengths of a row and of what it is multiplied into."""
 
-PLACES = [(1, 1), (1, 20), (13, 1), (13, 7), (3, 65), (2, 64), (0, 4), (4, 0)]
+PLACES = [(1, 1), (1, 20), (13, 1), (13, 5), (13, 7), (3, 65), (2, 64), (0, 4), (4, 0)]
 """Steps and sequences."""
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}

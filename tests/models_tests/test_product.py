@@ -42,9 +42,9 @@ def _product(left: Array, right: Array, *, transposed: bool = False) -> Array:
     width = padded(n_columns, left.itemsize)
     packed = _guarded(np.full(n * width, np.nan, left.dtype))
     if transposed:
-        pack(_guarded(right.T), 0, 1, n, n, n_columns, packed)
+        pack(_guarded(right.T), 0, 1, n, n, n_columns, n_rows, packed)
     else:
-        pack(_guarded(right), 0, n_columns, 1, n, n_columns, packed)
+        pack(_guarded(right), 0, n_columns, 1, n, n_columns, n_rows, packed)
     out = _guarded(np.zeros((n_rows, width), left.dtype))
     product(_guarded(left), 0, n, packed, out, 0, width, n_rows, n, n_columns)
     return out.reshape(n_rows, width)[:, :n_columns]

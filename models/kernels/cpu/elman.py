@@ -46,7 +46,7 @@ def forward(kind, drive, codes, matrices, mask, retention, states, units, first,
         for t in range(n_steps):
             if t == 0 or n_matrices > 1:
                 at_matrix = (k * n_matrices + matrix_of(t, n_steps, n_matrices)) * n_hidden * n_hidden
-                pack(weights, at_matrix, n_hidden, 1, n_hidden, n_hidden, packed)
+                pack(weights, at_matrix, n_hidden, 1, n_hidden, n_hidden, n_rows, packed)
             at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
             source, source_at = values, earlier
             if t == 0 or masks.size > 0:
@@ -163,7 +163,7 @@ def backward(
                     if t == n_steps - 2 or n_matrices > 1:
                         # The transposed matrix.
                         at_matrix = (k * n_matrices + matrix_of(t + 1, n_steps, n_matrices)) * n_hidden * n_hidden
-                        pack(weights, at_matrix, 1, n_hidden, n_hidden, n_hidden, packed)
+                        pack(weights, at_matrix, 1, n_hidden, n_hidden, n_hidden, n_batch, packed)
                     product(ring, place + n_batch * step, step, packed, ring, place, step, n_batch, n_hidden, n_hidden)
                     if masks.size > 0:
                         multiply_rows(masks, at + size, n_hidden, ring, place, step, n_batch, n_hidden)

@@ -56,7 +56,7 @@ def forward(
     shrinkage = number(_TANH_SHRINKAGE) if kind == TANH else number(_LOGISTIC_SHRINKAGE)
     for k in range(first, last):
         drop = one - p_keep[k]
-        pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, kept)
+        pack(matrices, k * n_hidden * n_hidden, n_hidden, 1, n_hidden, n_hidden, n_rows, kept)
         for x in range(kept.size):
             kept_square[x] = p_keep[k] * kept[x] * kept[x]
             kept[x] *= p_keep[k]
@@ -172,7 +172,7 @@ def backward(
     for k in range(first, last):
         twice_drop = two * (one - p_keep[k])
         # Of the transposed matrix.
-        pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, to_mean)
+        pack(matrices, k * n_hidden * n_hidden, 1, n_hidden, n_hidden, n_hidden, n_batch, to_mean)
         for x in range(to_mean.size):
             to_variance[x] = p_keep[k] * to_mean[x] * to_mean[x]
             to_mean[x] *= p_keep[k]

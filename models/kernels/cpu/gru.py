@@ -44,7 +44,7 @@ def forward(drive, codes, matrix, bias, mask, states, gates, reset, first, last,
     # Net inputs of r and z, and the drive's part of n's.
     opened, nothing = np.zeros(3 * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
-        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
+        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, n_rows, packed)
         for t in range(n_steps):
             at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
             before = values[earlier : earlier + size] if t > 0 else nothing
@@ -139,7 +139,7 @@ def backward(
         copy_rows(matrices, at_matrix + n_two, n_gates, turned, 0, n_gates, n_hidden, n_hidden)
         copy_rows(matrices, at_matrix, n_gates, turned, n_hidden, n_gates, n_hidden, n_two)
         # Of the transposed matrix.
-        pack(turned, 0, 1, n_gates, n_gates, n_hidden, packed)
+        pack(turned, 0, 1, n_gates, n_gates, n_hidden, n_batch, packed)
         total[:], d_bias[k], d_drive[k : k + 1] = 0, 0, 0
         reached, end = first_reached(n_steps, n_read, window[k]), n_steps
         delta[k : k + 1, :reached] = 0

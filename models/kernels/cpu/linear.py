@@ -36,10 +36,13 @@ def products(rows, member, step, matrices, of_member, of_row, of_column, bias, n
     n_rows, n_columns = out.shape[1] * out.shape[2], out.shape[3]
     width, outs, biases = padded(n_columns, out.itemsize), out.reshape(-1), bias.reshape(-1)
     packed, sums = np.zeros(n * width, out.dtype), np.zeros(min(ROWS, n_rows) * width, out.dtype)
+    # As even as can be, lest a single row be left of what is laid out for several.
+    n_parts = (n_rows + ROWS - 1) // ROWS
     for k in range(first, last):
-        pack(matrices, k * of_member, of_row, of_column, n, n_columns, packed)
-        for start in range(0, n_rows, ROWS):
-            together, to = min(ROWS, n_rows - start), (k * n_rows + start) * n_columns
+        pack(matrices, k * of_member, of_row, of_column, n, n_columns, n_rows, packed)
+        for part in range(n_parts):
+            start = n_rows * part // n_parts
+            together, to = n_rows * (part + 1) // n_parts - start, (k * n_rows + start) * n_columns
             product(rows, k * member + start * step, step, packed, sums, 0, width, together, n, n_columns)
             if biases.size > 0:
                 for r in range(together):

@@ -44,7 +44,7 @@ def forward(drive, codes, matrix, mask, states, gates, cells, first, last, top, 
     net, kept = np.zeros(n_rows * width, drive.dtype), np.zeros(size, drive.dtype)
     opened, nothing = np.zeros(n_blocks * size, drive.dtype), np.zeros(size, drive.dtype)
     for k in range(first, last):
-        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, packed)
+        pack(matrices, k * n_hidden * n_gates, n_gates, 1, n_hidden, n_gates, n_rows, packed)
         kept[:] = 0
         for t in range(n_steps):
             at, earlier = slot(k, t, n_kept) * stride + top * n_hidden, slot(k, t - 1, n_kept) * stride + top * n_hidden
@@ -178,7 +178,7 @@ def backward(
     packed, total = np.zeros(n_gates * width, states.dtype), np.zeros(n_hidden * wide, states.dtype)
     for k in range(first, last):
         # Of the transposed matrix.
-        pack(matrices, k * n_hidden * n_gates, 1, n_gates, n_gates, n_hidden, packed)
+        pack(matrices, k * n_hidden * n_gates, 1, n_gates, n_gates, n_hidden, n_batch, packed)
         total[:] = 0
         d_drive[k : k + 1] = 0
         reached, end = first_reached(n_steps, n_read, window[k]), n_steps

@@ -14,20 +14,27 @@ from models.kernels.cpu.compiled import compiled
 from models.kernels.cpu.tail import dots, n_single, n_single_outer
 from models.kernels.cpu.vectors import VECTOR_BYTES, check_flat, constant, copy_rows, load, padded, pointer, store
 
-MOST_ROWS = {3: 4, 2: 6, 1: 4}
+MOST_ROWS = {1: 4, 2: 6, 3: 4} | dict.fromkeys(range(4, 9), 1)
 """Rows that a block of the product has at most, by its vectors of columns, whose sums are held in registers.
 
-Beside them are up to 3 for a row of the matrix and 1 for a state. Fewer sums than 12 wait for each other, as a
-multiplication and addition takes four or five cycles, and two begin in each; but matrices so narrow that one vector
-holds a row are small.
+Beside them are up to 3 for a row of the matrix and 1 for a state. A multiplication and addition takes four or five
+cycles, and two begin in each, so that fewer sums than 8 wait for each other: a single row takes them from wider panels.
+Matrices so narrow that one vector holds a row are small.
 """
 
-PANEL_VECTORS = max(MOST_ROWS)
-"""Vectors of columns that a panel of the matrix has at most."""
+PANEL_VECTORS, ROW_VECTORS = 3, max(MOST_ROWS)
+"""Vectors of columns that a panel of the matrix has at most, for several rows and for a single one."""
 
 
 @compiled
-def pack(matrix, at, row_step, column_step, n, n_columns, packed):
+def count_panels(n_vectors, n_rows):
+    """Panels of a matrix with so many vectors of columns, for the product with so many rows at a time."""
+    most = ROW_VECTORS if n_rows == 1 else PANEL_VECTORS
+    return (n_vectors + most - 1) // most
+
+
+@compiled
+def pack(matrix, at, row_step, column_step, n, n_columns, n_rows, packed):
     """Lay a matrix out as ``product`` reads it: in panels of columns, each one run through memory, padded with zeros.
 
     Rows that lie far apart, by a power of two above all, would push each other out of the first cache. Columns that are
@@ -40,11 +47,12 @@ def pack(matrix, at, row_step, column_step, n, n_columns, packed):
         column_step: see matrix.
         n: number of rows.
         n_columns: number of columns.
+        n_rows: number of rows that ``product`` will be given at a time: for a single one the panels are wider.
         packed: flat array of ``n * padded(n_columns)``, of which as much is written as ``product`` reads.
     """
     lanes, single = VECTOR_BYTES // packed.itemsize, n_single(n_columns, n, packed.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
-    n_panels = (n_vectors + PANEL_VECTORS - 1) // PANEL_VECTORS
+    n_panels = count_panels(n_vectors, n_rows)
     start = 0
     for panel in range(n_panels):
         end = n_vectors * (panel + 1) // n_panels
@@ -88,7 +96,7 @@ def _panel(
 ):
     """``out[r, :] = sum_i left[r, i] right[i, :]`` for a panel of ``n_vectors`` columns, block by block of ``n_rows``.
 
-    Added to what ``out`` holds where ``onto``, a literal, is true. Of vectors there are 1 to ``PANEL_VECTORS``.
+    Added to what ``out`` holds where ``onto``, a literal, is true. Of vectors there are 1 to ``ROW_VECTORS``.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
     and ``item_step`` are the distances of rows and of items in a row of left, ``right_step`` and ``width`` those of
@@ -206,7 +214,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
         left: flat array that holds ``[n_rows, n]`` from ``left_at`` on, rows ``left_step`` items apart.
         left_at: see left.
         left_step: see left.
-        packed: ``right`` ``[n, n_columns]`` as ``pack`` lays it out.
+        packed: ``right`` ``[n, n_columns]`` as ``pack`` lays it out for as many rows.
         out: flat array that holds ``[n_rows, padded(n_columns)]`` from ``out_at`` on, rows ``out_step`` items apart,
             written; columns beyond ``n_columns`` become zero times what is in left, or stay as they are.
         out_at: see out.
@@ -217,7 +225,7 @@ def product(left, left_at, left_step, packed, out, out_at, out_step, n_rows, n, 
     """
     lanes, single = VECTOR_BYTES // out.itemsize, n_single(n_columns, n, out.itemsize)
     n_vectors = (n_columns - single + lanes - 1) // lanes
-    n_panels = (n_vectors + PANEL_VECTORS - 1) // PANEL_VECTORS
+    n_panels = count_panels(n_vectors, n_rows)
     start = 0
     # A panel of the matrix stays in the first cache while all rows pass.
     for panel in range(n_panels):
