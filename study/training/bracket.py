@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.kernels.cpu.compiled import compilation_s
 from study.outcome import Metric, Outcome, Rung, Status
 from study.plan import StackPlan
 from study.training.lyapunov import spectrum_metrics
 from study.training.probe import Probe
 from study.training.stack import Stack
+from study.training.watch import Watch
 
 Place = tuple[float, bool, int]
 """An outcome's order and its trial's number: which of two trials is the better one."""
@@ -40,22 +39,6 @@ class Progress:
     seconds: dict[str, float]
     metrics: dict[int, list[Metric]]
     departures: list[Departure]
-
-
-class _Watch:
-    """Seconds by what they are spent on; compilation, which the first of all stacks waits for, by itself."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._at, self._compiled_s = time.perf_counter(), compilation_s()
-
-    def lap(self, name: str) -> None:
-        """Book the time since the last lap."""
-        at, compiled_s = time.perf_counter(), compilation_s()
-        compiling = compiled_s - self._compiled_s
-        self.seconds["compilation"] += compiling
-        self.seconds[name] += at - self._at - compiling
-        self._at, self._compiled_s = at, compiled_s
 
 
 class Bracket:
@@ -93,7 +76,7 @@ class Bracket:
 
     def advance(self) -> Progress:
         """Train to the next report, measure, and let go who has to leave; the first call also measures the start."""
-        watch = _Watch()
+        watch = Watch()
         first = self._start() if self.stack.n_updates == 0 else {}
         watch.lap("error_flow")
         n_updates = self._next_stop() - self.stack.n_updates

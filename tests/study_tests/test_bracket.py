@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from study.outcome import Outcome, Rung, Status, TrialKey
 from study.plan import Hyperparameters, Member, StackPlan
 from study.record import TrialRecord
 from study.study_file import dump_spec, parse_spec
-from study.training import bracket as bracket_module
 from study.training.bracket import Bracket, Departure
 from study.training.stack import Stack
 from study_tests import plan_book
@@ -46,15 +43,6 @@ def test_advance_stops_at_reports_rungs_evaluations_and_the_end() -> None:
     stops, departed = play(Bracket(plan()))
     assert stops == [10, 15, 20, 30, 40]
     assert sorted(departed) == [10, 11, 12, 13, 14]
-
-
-def test_seconds_of_compiling_are_booked_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    # At the start, and after the first probe, training, the second probe and the evaluation.
-    seconds, compiled = iter([0.0, 10.0, 100.0, 101.0, 106.0]), iter([3.0, 10.0, 11.0, 11.0, 11.0])
-    monkeypatch.setattr(bracket_module, "time", SimpleNamespace(perf_counter=lambda: next(seconds), time=time.time))
-    monkeypatch.setattr(bracket_module, "compilation_s", lambda: next(compiled))
-    progress = Bracket(plan()).advance()
-    assert progress.seconds == {"compilation": 8.0, "error_flow": 4.0, "training": 89.0, "evaluation": 5.0}
 
 
 def test_advance_halves_at_rungs_and_completes_the_rest() -> None:

@@ -94,9 +94,9 @@ def _panel(
     n_rows,
     n,
 ):
-    """``out[r, :] = sum_i left[r, i] right[i, :]`` for a panel of ``n_vectors`` columns, block by block of ``n_rows``.
+    """``out[r, :] = sum_i left[r, i] right[i, :]`` for ``n_rows`` rows and a panel of the matrix, block by block.
 
-    Added to what ``out`` holds where ``onto``, a literal, is true. Of vectors there are 1 to ``ROW_VECTORS``.
+    Added to what ``out`` holds where ``onto``, a literal, is true. The panel has 1 to ``ROW_VECTORS`` vectors.
 
     Written as LLVM instructions, because no loop optimiser keeps a block of sums in registers by itself. ``left_step``
     and ``item_step`` are the distances of rows and of items in a row of left, ``right_step`` and ``width`` those of
